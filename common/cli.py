@@ -1,0 +1,55 @@
+"""The shell face of every script: how help looks, how a run ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from common.errors import Interrupted, UserError
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the description, and shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose description is the script's docstring. Wrong usage exits with status 2."""
+
+    def __init__(self, documentation: str | None) -> None:
+        # Abbreviations are off: one that works today would mean something else once an argument is added.
+        super().__init__(description=documentation, formatter_class=_HelpFormatter, allow_abbrev=False)
+
+
+def tuning_flags(args: argparse.Namespace) -> dict[str, object]:
+    """The tuning's hyper-parameters that the user typed, where their absence means "as the checkpoint says"."""
+    typed = {name: getattr(args, name) for name in ("reduction", "rank", "lora_mlp", "train_blocks")}
+    return {name: value for name, value in typed.items() if value not in (None, False)}
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's ``main`` and exit: 0 or what it returns; 2 and one sentence on stderr for a user's mistake."""
+    try:
+        status = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        status = 2
+    except Interrupted as stopped:
+        print(f"{Path(sys.argv[0]).name}: {stopped}", file=sys.stderr)
+        status = 75  # EX_TEMPFAIL: the work is saved, run again
+    except KeyboardInterrupt:
+        status = 130  # 128 + SIGINT, as a shell reports it
+    except BrokenPipeError:
+        # The reader (head, less) has left. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141  # 128 + SIGPIPE
+    sys.exit(status)

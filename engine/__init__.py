@@ -1,0 +1,1 @@
+"""What runs: devices, seeds, processes, loading, embedding, fitting and evaluation."""

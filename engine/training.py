@@ -1,0 +1,239 @@
+"""A training run from its request to its checkpoints: tasks, encoder, tuning, names, fit, record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from common.files import ensure_folder, write_json
+from datasets.registry import load_task, task_slug
+from datasets.task import Task
+from engine.classifier import Classifier
+from engine.embed import LoadOptions
+from engine.fit import Fit, FitFiles, FitOptions
+from engine.inputs import FeatureInputs, Inputs, PixelInputs
+from engine.order import EpochOrder
+from common.provenance import now, peak_memory_mib, versions
+from engine.runtime import Runtime
+from engine.state import Progress
+from models.augment import augmentation
+from models.checkpoint import base_sha256, make_header, save_checkpoint
+from models.encoder import Encoder
+from models.loading import load_encoder
+from models.selection import model_slug
+from models.tunings import TUNINGS, TuningOptions, apply_tuning, towers_are_frozen, trained_parameters, tuning_tag
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Everything that decides a training run; the defaults are the published ones."""
+
+    dataset: str
+    model: str = "clip"
+    tuning: str = "full"
+    options: TuningOptions = field(default_factory=TuningOptions)
+    fit: FitOptions = field(default_factory=FitOptions)
+    load: LoadOptions = field(default_factory=LoadOptions)
+    accumulate: int = 1
+    augment: str = "none"
+    val_p: float = 0.1
+    templates: tuple[str, ...] | None = None
+    data_dir: Path = Path("data")
+    model_dir: Path = Path("ckpts")
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run: best and last checkpoint, the record, and while it is unfinished its state."""
+
+    best: Path
+    last: Path
+    record: Path
+    state: Path
+
+    @classmethod
+    def named(cls, folder: Path, name: str) -> RunFiles:
+        """The files of the run called ``name``."""
+        suffixes = ("best.safetensors", "last.safetensors", "run.json", "state.safetensors")
+        return cls(*(folder / f"{name}_{suffix}" for suffix in suffixes))
+
+    def existing(self) -> list[Path]:
+        """Those that are there."""
+        return [path for path in (self.best, self.last, self.record, self.state) if path.exists()]
+
+
+def run_name(request: TrainRequest, precision: str, seed: int) -> str:
+    """The name of a run's files: what distinguishes it from any other run of a grid.
+
+    Data set, model, tuning with its hyper-parameters, optimizer, learning rate, weight decay, batch size, epochs and seed
+    are always there; what is seldom changed only where it is.
+    """
+    fit, load = request.fit, request.load
+    always = f"{fit.optimizer}_lr{fit.lr:g}_wd{fit.wd:g}_bs{load.batch_size}_ep{fit.epochs}_seed{seed}"
+    seldom = {
+        fit.schedule: fit.schedule != "constant",
+        f"warmup{fit.warmup}": fit.warmup > 0,
+        f"clip{fit.clip_norm}": fit.clip_norm is not None,
+        f"acc{request.accumulate}": request.accumulate > 1,
+        precision: precision != "fp32",
+        f"val{request.val_p:g}": request.val_p != 0.1,
+        request.augment: request.augment != "none",
+        f"prompts-{_short_hash(request.templates)}": request.templates is not None,
+    }
+    changed = [part for part, is_changed in seldom.items() if is_changed]
+    parts = [task_slug(request.dataset), model_slug(request.model), tuning_tag(request.tuning, request.options), always, *changed]
+    return "_".join(parts)
+
+
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:6]
+
+
+def train(runtime: Runtime, request: TrainRequest) -> RunFiles:
+    """Do a training run, or what is left of it; returns its files.
+
+    Raises :class:`UserError` before any work when the run was done already or another one's state is in the way.
+    """
+    name = run_name(request, runtime.precision, runtime.seed)
+    files = RunFiles.named(ensure_folder(request.model_dir), name)
+    if not _must_run(runtime, request, files):
+        return files
+    train_task, val_task = (_task(request, split) for split in ("train", "val"))
+    encoder = load_encoder(request.model).to(runtime.device)
+    base = base_sha256(encoder)
+    classifier = _tuned_classifier(runtime, request, encoder, train_task)
+    settings = _settings(request, runtime, base, train_task, val_task)
+    order = EpochOrder(len(train_task), request.load.batch_size, request.accumulate, runtime.rank, runtime.world, runtime.seed)
+    inputs = _inputs(runtime, request, classifier, train_task, val_task, order)
+    save = _saver(request, encoder, train_task, files, settings, base)
+    fit = Fit(runtime, classifier, inputs, order, request.fit, FitFiles(files.state, save), settings)
+    _announce(runtime, request, encoder, train_task, val_task)
+    if request.resume and files.state.exists():
+        fit.resume()
+        runtime.say(f"resuming at epoch {fit.progress.epoch + 1}, step {fit.progress.step + 1} of {order.steps}")
+    progress = fit.run()
+    _finish(runtime, files, progress, settings)
+    return files
+
+
+def _must_run(runtime: Runtime, request: TrainRequest, files: RunFiles) -> bool:
+    """Whether there is work to do; an earlier run's files are neither overwritten nor mixed with unasked."""
+    existing = files.existing()
+    if request.resume and files.record.exists():
+        runtime.say(f"finished already: {files.best}")
+        return False
+    if existing and not (request.resume or request.overwrite):
+        raise UserError(f"'{existing[0]}' exists; continue that run with --resume, or start anew with --overwrite.")
+    runtime.accelerator.wait_for_everyone()
+    if request.overwrite and not request.resume and runtime.is_main:
+        for path in existing:
+            path.unlink()
+    return True
+
+
+def _task(request: TrainRequest, split: str) -> Task:
+    return load_task(request.dataset, split, data_dir=request.data_dir, val_p=request.val_p, templates=request.templates)
+
+
+def _tuned_classifier(runtime: Runtime, request: TrainRequest, encoder: Encoder, task: Task) -> Classifier:
+    """The classifier of the task after the tuning has been put on the encoder."""
+    zero_shot = None
+    if request.tuning == "probe" and request.options.probe_init == "text":
+        with torch.no_grad():
+            zero_shot = Classifier(encoder, task.prompts()).class_embeddings()
+    apply_tuning(encoder, request.tuning, request.options, classnames=task.classnames, text_embeddings=zero_shot)
+    encoder.to(runtime.device)
+    with runtime.autocast():
+        return Classifier(encoder, task.prompts()).to(runtime.device)
+
+
+def _inputs(runtime: Runtime, request: TrainRequest, classifier: Classifier, train: Task, val: Task, order: EpochOrder) -> Inputs:
+    if towers_are_frozen(classifier.encoder) and request.augment == "none":
+        return FeatureInputs(runtime, classifier, train, val, order, request.load)
+    transform = augmentation(request.augment, classifier.encoder)
+    return PixelInputs(runtime, train, val, transform, order, request.load)
+
+
+def _settings(request: TrainRequest, runtime: Runtime, base: str, train: Task, val: Task) -> dict[str, Any]:
+    """What must be the same for a run to be continued, and what its checkpoints and record say of it."""
+    fit = {key: value for key, value in asdict(request.fit).items() if key not in ("progress", "save_minutes")}
+    options = asdict(request.options)
+    return {
+        "dataset": request.dataset,
+        "model": request.model,
+        "base_sha256": base,
+        "tuning": request.tuning,
+        **{key: options[key] for key in TUNINGS[request.tuning].options},
+        **fit,
+        "batch_size": request.load.batch_size,
+        "accumulate": request.accumulate,
+        "augment": request.augment,
+        "val_p": request.val_p,
+        "seed": runtime.seed,
+        "precision": runtime.precision,
+        "templates": list(train.templates),
+        "train_listing": train.listing,
+        "val_listing": val.listing,
+    }
+
+
+def _saver(
+    request: TrainRequest, encoder: Encoder, task: Task, files: RunFiles, settings: dict[str, Any], base: str
+) -> Callable[[str, int, float], None]:
+    """A function that writes the ``best`` or ``last`` checkpoint."""
+
+    header = make_header(
+        encoder,
+        request.tuning,
+        request.options,
+        base,
+        task=request.dataset,
+        split="train",
+        classnames=task.classnames,
+        templates=task.templates,
+        settings=settings,
+    )
+
+    def save(kind: str, epoch: int, val_accuracy: float) -> None:
+        path = files.best if kind == "best" else files.last
+        save_checkpoint(path, encoder, replace(header, epoch=epoch, val_accuracy=val_accuracy))
+
+    return save
+
+
+def _announce(runtime: Runtime, request: TrainRequest, encoder: Encoder, train: Task, val: Task) -> None:
+    count = sum(parameter.numel() for parameter in trained_parameters(encoder).values())
+    runtime.say(
+        f"{request.model}, {request.tuning}: training {count:,} parameters on {train.name} ({len(train)} images, {len(train.classnames)} "
+        f"classes), validating on {len(val)}; {runtime.precision} on {runtime.device.type}"
+    )
+
+
+def _finish(runtime: Runtime, files: RunFiles, progress: Progress, settings: dict[str, Any]) -> None:
+    """Write the record, which marks the run as finished, and drop the state that is of no more use."""
+    if not runtime.is_main:
+        return
+    done = {
+        "settings": settings,
+        "val_accuracy_before": progress.before,
+        "best_val_accuracy": progress.best_accuracy,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.history,
+        "seconds": round(progress.seconds, 3),
+        "processes": runtime.world,
+        "device": str(runtime.device),
+        "peak_memory_mib": peak_memory_mib(),
+        "created": now(),
+        "versions": versions(),
+    }
+    write_json(files.record, done)
+    files.state.unlink(missing_ok=True)

@@ -1,0 +1,177 @@
+"""The sums that every measure of embeddings is made of: one pass over the images, float64, mergeable.
+
+All closed forms need only these of N unit rows x_i with labels k(i) and C unit texts t_k: N, sum |x_i|^2, and for each
+class the number and the sum of its images. From the class sums follow the two others that the formulas name:
+s = sum_i x_i, and sum_i x_i.t_k(i) = sum_k (class sum k).t_k.
+
+Sums of shards add up to the sums of the whole (``+``), so images may arrive in batches, files or processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.floating[Any]]
+Float64 = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+UNIT_TOLERANCE = 1e-3  # of a row's length: wide enough for float16 storage, far too narrow for unnormalised rows
+BLOCK_VALUES = 1 << 18  # float64 numbers converted at once (2 MB): stays in the cache, and no float64 copy of the whole
+
+
+class MetricError(ValueError):
+    """Input of which a measure is undefined, told in one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSums:
+    """Sums over images: ``count`` N, ``squared_length`` sum |x_i|^2, ``class_counts`` [C], ``class_sums`` [C, D]."""
+
+    count: int
+    squared_length: float
+    class_counts: Labels
+    class_sums: Float64
+
+    @cached_property
+    def total(self) -> Float64:
+        """s = sum of all images, [D]."""
+        return self.class_sums.sum(axis=0)
+
+    def __add__(self, other: ImageSums) -> ImageSums:
+        """The sums over both shards; MetricError when their classes or dimensions differ."""
+        if self.class_sums.shape != other.class_sums.shape:
+            raise MetricError(
+                f"Cannot add sums of shapes {self.class_sums.shape} and {other.class_sums.shape}; shards need the same classes."
+            )
+        return ImageSums(
+            self.count + other.count,
+            self.squared_length + other.squared_length,
+            self.class_counts + other.class_counts,
+            self.class_sums + other.class_sums,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """All that the closed forms need: the sums over the images, and the texts [C, D] in float64."""
+
+    images: ImageSums
+    texts: Float64
+
+    @cached_property
+    def correct_sum(self) -> float:
+        """sum_i x_i.t_k(i): every image with the text of its own class."""
+        if self.images.class_sums.shape != self.texts.shape:
+            raise MetricError("This measure needs the labels of the images.")
+        return float(np.vdot(self.images.class_sums, self.texts))
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """The statistics of both shards; MetricError unless they were made with the same texts."""
+        if not np.array_equal(self.texts, other.texts):
+            raise MetricError("Cannot merge statistics that were made with different text embeddings.")
+        return Statistics(self.images + other.images, self.texts)
+
+
+def statistics(image_embeddings: ArrayLike, text_embeddings: ArrayLike, labels: ArrayLike | None = None) -> Statistics:
+    """One pass over images [N, D], texts [C, D] and labels [N]; O((N + C) D) time, O(C D) memory.
+
+    Without labels only the measures that need none can be computed. Raises MetricError for arrays that are not
+    matrices of finite unit rows of one dimension, and for labels outside ``range(C)``.
+
+    >>> shards = [statistics([[1.0, 0.0]], [[1.0, 0.0]], [0]), statistics([[0.0, 1.0]], [[1.0, 0.0]], [0])]
+    >>> (shards[0] + shards[1]).images.total
+    array([1., 1.])
+    """
+    texts = unit_rows("text_embeddings", text_embeddings)
+    images = as_matrix("image_embeddings", image_embeddings)
+    if images.shape[1] != texts.shape[1]:
+        raise MetricError(
+            f"image_embeddings have {images.shape[1]} dimensions but text_embeddings {texts.shape[1]}; they must be of one model."
+        )
+    return Statistics(image_sums(images, labels, 1 if labels is None else len(texts)), texts)
+
+
+def image_sums(image_embeddings: ArrayLike, labels: ArrayLike | None = None, classes: int = 1) -> ImageSums:
+    """The sums over images [N, D] with labels [N] in ``range(classes)``; without labels all are of one class."""
+    images = as_matrix("image_embeddings", image_embeddings)
+    labels = as_labels(np.zeros(len(images), np.int64) if labels is None else labels, len(images), classes)
+    class_sums = np.zeros((classes, images.shape[1]))
+    squared_length = 0.0
+    for rows, block in _blocks("image_embeddings", images):
+        squared_length += float(np.vdot(block, block))
+        _add_by_class(class_sums, block, labels[rows])
+    return ImageSums(len(images), squared_length, np.bincount(labels, minlength=classes), class_sums)
+
+
+def mean_over_pairs(total: Float64, squared_length: float, count: int) -> float:
+    """Mean of x_i.x_j over the pairs i != j: (|s|^2 - sum |x_i|^2) / (N (N - 1)).
+
+    Subtracts the true squared lengths, not N, so that rows that are unit only to storage precision are no error.
+    """
+    return (float(total @ total) - squared_length) / (count * (count - 1))
+
+
+def require(count: int, least: int, what: str, measure: str) -> None:
+    """MetricError unless there are at least ``least`` images or texts."""
+    if count < least:
+        raise MetricError(f"{measure} is undefined for {count} {what}{'' if count == 1 else 's'}; it needs at least {least}.")
+
+
+def unit_rows(name: str, values: ArrayLike) -> Float64:
+    """The matrix ``values`` as a new float64 array; MetricError unless its rows are finite and of length 1."""
+    matrix = as_matrix(name, values)
+    return np.concatenate([block for _, block in _blocks(name, matrix)]) if len(matrix) else matrix.astype(np.float64)
+
+
+def as_matrix(name: str, values: ArrayLike) -> Floats:
+    """``values`` as a two-dimensional array of floats, without a copy; MetricError when it is none."""
+    matrix = np.asarray(values)
+    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
+        raise MetricError(f"{name} must be a matrix of floats, one unit row each, not {matrix.dtype} of shape {matrix.shape}.")
+    return matrix
+
+
+def as_labels(values: ArrayLike, count: int, classes: int) -> Labels:
+    """``values`` as int64 labels of ``count`` images; MetricError when they are not whole numbers in ``range(classes)``."""
+    labels = np.asarray(values)
+    if labels.size and not np.issubdtype(labels.dtype, np.integer):
+        raise MetricError(f"labels must be whole numbers, not {labels.dtype}.")
+    if labels.shape != (count,):
+        raise MetricError(f"labels must have shape ({count},), one for each image, not {labels.shape}.")
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise MetricError(f"The label {labels[wrong[0]]} of image {wrong[0]} is not in 0..{classes - 1}; there are {classes} classes.")
+    return labels.astype(np.int64, copy=False)
+
+
+def _blocks(name: str, matrix: Floats) -> Iterator[tuple[slice, Float64]]:
+    """The rows in blocks, converted to float64 and checked: each finite and of length 1."""
+    size = max(1, BLOCK_VALUES // max(1, matrix.shape[1]))
+    for start in range(0, len(matrix), size):
+        rows = slice(start, start + size)
+        block = matrix[rows].astype(np.float64, order="C")  # one order of summation, however the input lies in memory
+        _check_unit(name, np.sqrt(np.einsum("ij,ij->i", block, block)), start)
+        yield rows, block
+
+
+def _check_unit(name: str, lengths: Float64, start: int) -> None:
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # also true for NaN
+    if not wrong.size:
+        return
+    row, length = start + wrong[0], lengths[wrong[0]]
+    if not np.isfinite(length):
+        raise MetricError(f"Row {row} of {name} has a value that is not finite.")
+    raise MetricError(f"Row {row} of {name} has length {length:.6g}; every row must be a unit vector (to {UNIT_TOLERANCE:g}).")
+
+
+def _add_by_class(class_sums: Float64, block: Float64, labels: Labels) -> None:
+    """Add each row to the sum of its class: rows sorted by class, then one sum per run of equal labels."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    class_sums[present] += np.add.reduceat(block[order], starts, axis=0)

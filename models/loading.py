@@ -1,0 +1,106 @@
+"""Build an :class:`~models.encoder.Encoder` from a model's name."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from common.errors import UserError
+from models.encoder import Encoder
+from models.zoo import RANDOM, ModelSource, resolve
+
+RANDOM_SEED = 0  # of the weights of ARCH/random
+
+
+def load_encoder(name: str) -> Encoder:
+    """The encoder called ``name`` (see :mod:`models.zoo`), in float32 on the CPU, every parameter frozen."""
+    source = resolve(name)
+    model, tokenizer = _BUILDERS[source.kind](source)
+    _drop_caption_decoder(model)
+    model.requires_grad_(False)
+    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)  # type: ignore[union-attr]
+    return Encoder(source, model, preprocess, tokenizer)
+
+
+def _open_clip(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    with _told_plainly(source.name):
+        if source.pretrained == RANDOM:
+            model = _random(source.architecture)
+        else:
+            model = open_clip.create_model(source.architecture, pretrained=source.pretrained)
+    with _told_plainly(f"the tokenizer of {source.name}"):
+        return model, open_clip.get_tokenizer(source.architecture)
+
+
+def _random(architecture: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        return open_clip.create_model(architecture, pretrained=None, pretrained_text=False)
+
+
+def _local_dir(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    if not any(Path(source.architecture).glob("*.safetensors")) and not any(Path(source.architecture).glob("*.[bp]*[nth]")):
+        raise UserError(f"The model folder '{source.architecture}' has no weights; open_clip_model.safetensors is expected.")
+    name = f"local-dir:{source.architecture}"
+    with _told_plainly(name):
+        return open_clip.create_model(name, require_pretrained=True), open_clip.get_tokenizer(name)
+
+
+def _hf_hub(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    name = f"hf-hub:{source.architecture}"
+    with _told_plainly(name):
+        return open_clip.create_model(name, require_pretrained=True), open_clip.get_tokenizer(name)
+
+
+def _huggingface(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    from models.huggingface import load_huggingface_clip
+
+    loaded = load_huggingface_clip(source.architecture)
+    return loaded.model, loaded.tokenizer
+
+
+_BUILDERS: dict[str, Callable[[ModelSource], tuple[nn.Module, Callable[[list[str]], Tensor]]]] = {
+    "open_clip": _open_clip,
+    "local-dir": _local_dir,
+    "hf-hub": _hf_hub,
+    "huggingface": _huggingface,
+}
+
+
+@contextmanager
+def _told_plainly(name: str) -> Iterator[None]:
+    """Turn what goes wrong while weights are fetched and read into one sentence, and keep open_clip's log out of the way."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="huggingface_hub")
+            yield
+    except SafetensorError as error:
+        raise UserError(f"The weights of '{name}' are damaged or not safetensors: {error}.") from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        raise UserError(f"Cannot load '{name}': {_first_line(error)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of an error's text, ended as a sentence and not overlong."""
+    lines: list[Any] = str(error).strip().splitlines() or [type(error).__name__]
+    text = lines[0][:300].rstrip(" .:")
+    return f"{text}."
+
+
+def _drop_caption_decoder(model: nn.Module) -> None:
+    """CoCa's caption decoder takes no part in embeddings; without it memory, hashes and full fine-tuning concern the encoder."""
+    if hasattr(model, "text_decoder"):
+        del model.text_decoder

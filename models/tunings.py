@@ -1,0 +1,165 @@
+"""The tunings: which parameters of an encoder train, and what is added to it.
+
+To add one: a function that marks what trains, a line in :data:`TUNINGS`, and its hyper-parameters in
+:mod:`models.tuning_options`. Parameters that train are those that require gradients; a checkpoint stores exactly these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import unknown_name
+from models.adapter import ClipAdapter, LinearProbe
+from models.encoder import Encoder
+from models.lora import LowRank, add_lora
+from models.parts import Tower, bias_parameters, last_blocks, no_place, projections_in, text_tower, towers
+from models.tuning_options import TUNING_NAMES, TUNING_OPTIONS, TuningOptions, tuning_tag
+
+__all__ = [
+    "TUNINGS",
+    "TUNING_NAMES",
+    "Classes",
+    "Tuning",
+    "TuningOptions",
+    "apply_tuning",
+    "text_tower_is_frozen",
+    "towers_are_frozen",
+    "trained_parameters",
+    "tuning_tag",
+]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a probe must know of a task: the class names, and their text embeddings [C, D] when it starts from them."""
+
+    names: tuple[str, ...] = ()
+    text_embeddings: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A way to tune an encoder. ``apply`` adds what is added and marks what trains on an encoder that is all frozen."""
+
+    name: str
+    description: str
+    apply: Callable[[Encoder, TuningOptions, Classes], None]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The hyper-parameters that it reads."""
+        return TUNING_OPTIONS[self.name]
+
+
+def apply_tuning(
+    encoder: Encoder,
+    name: str,
+    options: TuningOptions,
+    *,
+    classnames: Sequence[str] = (),
+    text_embeddings: Tensor | None = None,
+) -> None:
+    """Make ``encoder`` ready for the tuning ``name``: freeze all, add what is added, mark what trains.
+
+    ``classnames`` and, with ``probe_init='text'``, ``text_embeddings`` [C, D] are for the probe. Raises :class:`UserError`
+    for an unknown tuning or one that has no place in a tower; the encoder then is frozen and has nothing added.
+
+    >>> apply_tuning(load_encoder("tiny"), "lora", TuningOptions(rank=4))  # doctest: +SKIP
+    """
+    if name not in TUNINGS:
+        raise unknown_name("tuning", name, TUNINGS)
+    encoder.requires_grad_(False)
+    TUNINGS[name].apply(encoder, options, Classes(tuple(classnames), text_embeddings))
+
+
+def trained_parameters(encoder: Encoder) -> dict[str, nn.Parameter]:
+    """The parameters that train, by their names in ``encoder``."""
+    return {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+
+
+def towers_are_frozen(encoder: Encoder) -> bool:
+    """Whether neither tower trains, so that the features of a data set can be computed once."""
+    return not _any_trains(encoder.model.parameters())
+
+
+def text_tower_is_frozen(encoder: Encoder) -> bool:
+    """Whether the text tower does not train, so that the text features of the prompts can be computed once."""
+    return not _any_trains(text_tower(encoder).parameters())
+
+
+def _any_trains(parameters: Iterable[nn.Parameter]) -> bool:
+    return any(parameter.requires_grad for parameter in parameters)
+
+
+def _full(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    encoder.model.requires_grad_(True)
+
+
+def _lora(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    add_lora(encoder, options.rank, options.lora_scale, options.lora_mlp, options.seed)
+    for module in encoder.modules():
+        if isinstance(module, LowRank):
+            module.requires_grad_(True)
+
+
+def _bias(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    def biases(tower: Tower) -> list[nn.Parameter]:
+        return [bias for block in last_blocks(tower, options.train_blocks) for bias in bias_parameters(block)]
+
+    _train_in_both(encoder, "bias", biases, "no residual blocks with biases", "full, adapter, probe")
+
+
+def _attention(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    def weights(tower: Tower) -> list[nn.Parameter]:
+        return [projection.weight for block in last_blocks(tower, options.train_blocks) for projection in projections_in(tower, block)]
+
+    lacks = f"no attention among its last {options.train_blocks} blocks"
+    _train_in_both(encoder, "attention", weights, lacks, "full, bias, adapter, probe")
+
+
+def _train_in_both(encoder: Encoder, name: str, pick: Callable[[Tower], list[nn.Parameter]], lacks: str, others: str) -> None:
+    """Mark what ``pick`` finds in either tower, or nothing when it finds nothing in one of them."""
+    picked = []
+    for tower in towers(encoder):
+        found = pick(tower)
+        if not found:
+            raise no_place(tower, name, lacks, others)
+        picked += found
+    for parameter in picked:
+        parameter.requires_grad_(True)
+
+
+def _adapter(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    generator = torch.Generator().manual_seed(options.seed)
+    width = encoder.embed_dim
+    image, text = (ClipAdapter(width, options.reduction, options.adapter_ratio, generator) for _ in range(2))
+    encoder.image_adapter = image.to(encoder.device)
+    encoder.text_adapter = text.to(encoder.device)
+
+
+def _probe(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    if not classes.names:
+        raise ValueError("a probe needs the class names")
+    start: Tensor | torch.Generator | None = classes.text_embeddings
+    if options.probe_init == "random":
+        start = torch.Generator().manual_seed(options.seed)
+    if start is None:
+        raise ValueError("a probe that starts from text needs the class text embeddings")
+    encoder.probe = LinearProbe(classes.names, encoder.embed_dim, encoder.logit_scale, start).to(encoder.device)
+
+
+TUNINGS: dict[str, Tuning] = {
+    tuning.name: tuning
+    for tuning in (
+        Tuning("full", "every parameter of the model, the logit scale included", _full),
+        Tuning("lora", "low-rank updates of Q and V in every attention of both towers, optionally of the MLPs", _lora),
+        Tuning("bias", "BitFit: every bias in the last blocks of both towers", _bias),
+        Tuning("attention", "the Q, K and V weights in the last blocks of both towers", _attention),
+        Tuning("adapter", "CLIP-Adapter: a bottleneck on the image and on the text embeddings", _adapter),
+        Tuning("probe", "a linear classifier on the image embeddings", _probe),
+    )
+}

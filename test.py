@@ -1,0 +1,110 @@
+"""Accuracy of an encoder, as published or fine-tuned, on any number of data sets.
+
+    python test.py --model-name tiny --eval-datasets Digits Shapes-Color
+    python test.py --model-path ckpts/RUN_best.safetensors --eval-datasets Digits Shapes-Color
+    python test.py --model-name clip --eval-datasets imagefolder:photos --template "a photo of a {c}"
+
+Without --model-path this is zero-shot classification: an image belongs to the class whose prompt's embedding is nearest.
+One row per data set is added to --outfile as soon as it is finished, with a JSON of everything known about it beside the
+table; earlier rows stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments
+from common.cli import Parser, run, tuning_flags
+from common.files import check_appendable
+
+if TYPE_CHECKING:
+    from datasets.task import Task
+    from engine.evaluate import Evaluation
+    from engine.runtime import Runtime
+    from models.selection import Selection
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    add_model_arguments(parser)
+    parser.add_argument("--eval-datasets", nargs="+", required=True, metavar="NAME", help="what to test on; imagefolder:PATH too")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="which part of them")
+    parser.add_argument("--outfile", type=Path, default=Path("results/results.csv"), help="CSV table to add rows to")
+    add_data_arguments(parser, val_p=0.1)
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Test as the command line says."""
+    args = parse_arguments()
+    from datasets.registry import load_task, read_templates
+    from engine.embed import LoadOptions
+    from engine.evaluate import check_probe, evaluate
+    from engine.runtime import start
+    from models.selection import select_encoder
+
+    check_appendable(args.outfile)
+    templates = read_templates(args.template)
+    tasks = [load_task(name, args.split, data_dir=args.data_dir, val_p=args.val_p, templates=templates) for name in args.eval_datasets]
+    runtime = start(args.device, args.precision, args.seed)
+    selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
+    for task in tasks:
+        check_probe(selection.encoder, task)
+    options = LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress)
+    runtime.say(f"{'data set':<28} {'images':>7} {'top-1':>7} {'per class':>9} {'seconds':>8}")
+    for task in tasks:
+        evaluation = evaluate(runtime, selection.encoder, task, options)
+        runtime.say(
+            f"{task.name:<28} {evaluation.n_images:>7} {evaluation.top1:>7.4f} {evaluation.mean_per_class:>9.4f} {evaluation.seconds:>8.1f}"
+        )
+        if runtime.is_main:
+            write_row(args.outfile, selection, task, evaluation, runtime, args)
+    runtime.close()
+
+
+def write_row(
+    outfile: Path, selection: Selection, task: Task, evaluation: Evaluation, runtime: Runtime, args: argparse.Namespace
+) -> None:
+    """Put one evaluation on disk: its row, its JSON and, where there were any, the images that could not be read."""
+    from common.provenance import now, peak_memory_mib, versions
+    from engine.results import record
+
+    row: dict[str, Any] = {
+        "model": selection.model,
+        "tuning": selection.tuning,
+        "checkpoint": selection.checkpoint,
+        "dataset": task.name,
+        "split": task.split,
+        "n_images": evaluation.n_images,
+        "top1": evaluation.top1,
+        "mean_per_class": evaluation.mean_per_class,
+        "seconds": round(evaluation.seconds, 3),
+        "n_skipped": len(evaluation.skipped),
+        "precision": runtime.precision,
+        "batch_size": args.batch_size,
+        "templates": json.dumps(task.templates),
+        "fingerprint": task.fingerprint,
+        "checkpoint_sha256": selection.sha256,
+        "created": now(),
+        "versions": json.dumps(versions()),
+    }
+    details = {
+        "classnames": task.classnames,
+        "seed": args.seed,
+        "device": str(runtime.device),
+        "processes": runtime.world,
+        "images_per_second": round(evaluation.n_images / evaluation.seconds, 2),
+        "peak_memory_mib": peak_memory_mib(),
+        "trained_on": selection.header.task if selection.header else None,
+    }
+    written = record(outfile, row, details, f"{selection.label}_{task.name.split('/')[-1]}_{task.split}")
+    evaluation.skipped.write(written)
+
+
+if __name__ == "__main__":
+    run(main)

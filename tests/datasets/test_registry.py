@@ -1,0 +1,137 @@
+"""Data sets by name: what is found, what is offered instead, and slugs and templates."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.errors import UserError
+from datasets import registry
+from datasets.registry import Source, load_task, read_templates, sources, task_names, task_slug
+from datasets.task import SPLITS
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "cats" / name).mkdir(parents=True)
+        for i in range(10):
+            (tmp_path / "cats" / name / f"{i}.jpg").touch()
+    return tmp_path / "cats"
+
+
+def test_import_is_light():
+    code = "import sys, datasets.registry; print(sorted({'torch', 'numpy', 'PIL', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(registry.__file__).parents[1])
+    assert done.stdout.strip() == "[]"
+
+
+def test_names_have_no_doubles_and_fit_in_file_names():
+    names = task_names()
+    assert "Digits" in names
+    assert any(name.startswith("Shapes-") for name in names)
+    assert len(set(map(str.lower, names))) == len(names)
+    assert [task_slug(name) for name in names] == names
+
+
+@pytest.mark.parametrize("name", ["Digits", "Shapes-Color"])
+def test_splits_of_fixed_names(name):
+    train, val, test = (load_task(name, split) for split in SPLITS)
+    assert [task.split for task in (train, val, test)] == list(SPLITS)
+    assert len(val) == round(0.1 * (len(train) + len(val)))
+    everything = train.sample_ids + val.sample_ids + test.sample_ids
+    assert len(set(everything)) == len(everything)
+    assert len(load_task(name, "val", val_p=0.2)) == pytest.approx(2 * len(val), abs=1)
+
+
+def test_an_own_validation_split_leaves_train_whole(monkeypatch, tmp_path):
+    seen = []
+
+    def load(split, data_dir):
+        seen.append((split, data_dir))
+        return load_task("Digits", "test")
+
+    monkeypatch.setitem(sources(), "Own", Source(load, own_validation=True))
+    for split in SPLITS:
+        assert len(load_task("Own", split, data_dir=tmp_path)) == len(load_task("Digits", "test"))
+    assert seen == [(split, tmp_path) for split in SPLITS]
+
+
+def test_imagefolder(folder):
+    parts = [load_task(f"imagefolder:{folder}", split, val_p=0.25) for split in SPLITS]
+    assert [len(task) for task in parts] == [12, 4, 4]
+    assert parts[0].name == f"imagefolder:{folder}"
+
+
+@pytest.mark.parametrize("name", ["Digits", "imagefolder"])
+def test_templates_take_the_place_of_the_task_s_own(name, folder):
+    name = f"imagefolder:{folder}" if name == "imagefolder" else name
+    assert load_task(name, "test", templates=["the {}"]).templates == ("the {c}",)
+    assert load_task(name, "test").templates != ("the {c}",)
+    with pytest.raises(UserError, match="'the' has no place"):
+        load_task(name, "test", templates=["the"])
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("digits", r"^Unknown data set 'digits'; did you mean 'Digits' \(own images: imagefolder:PATH\)\?$"),
+        ("Shapes-Colour", "did you mean 'Shapes-Color'"),
+        ("qqq", r"^Unknown data set 'qqq'; known: .*Digits.* \(own images: imagefolder:PATH\)\.$"),
+        ("", "Unknown data set ''; known: "),
+        ("ImageFolder:/data/cats", "did you mean 'imagefolder:/data/cats'"),
+        ("imagefolder:", "'imagefolder:' has no folder; write 'imagefolder:PATH'"),
+        ("imagefolder:/no/such/folder", "'/no/such/folder' is missing"),
+    ],
+)
+def test_unknown_names(name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        load_task(name, "test")
+
+
+def test_a_path_alone_is_told_how_to_be_a_data_set(folder):
+    with pytest.raises(UserError, match=f"for a folder of images write 'imagefolder:{folder}'"):
+        load_task(str(folder), "test")
+
+
+def test_unknown_split():
+    with pytest.raises(UserError, match="Unknown split 'valid'; did you mean 'val'"):
+        load_task("Digits", "valid")
+
+
+def test_slugs_of_two_folders_of_one_name_differ(tmp_path, monkeypatch):
+    first, second = task_slug("imagefolder:/a/b/cats"), task_slug("imagefolder:/a/c/cats")
+    assert first == "cats-" + first[-6:]
+    assert first != second
+    monkeypatch.chdir(tmp_path)
+    written = {task_slug(f"imagefolder:{path}") for path in ("cats", "./cats/", "x/../cats", tmp_path / "cats")}
+    assert len(written) == 1
+
+
+def test_slug_of_a_path_with_odd_signs():
+    assert task_slug("imagefolder:/data/my cats & dogs!")[:-7] == "my-cats---dogs"
+    assert task_slug("imagefolder:/")[:-7] == "unnamed"
+
+
+def test_templates_from_values_and_files(tmp_path):
+    listed = tmp_path / "t.txt"
+    listed.write_text("one {}\ntwo {c}\n")
+    assert read_templates(["zero {c}", str(listed), "a {c}.txt"]) == ("zero {c}", "one {c}", "two {c}", "a {c}.txt")
+    assert read_templates(None) is None
+    assert read_templates([]) is None
+
+
+def test_wrong_template_values(tmp_path):
+    with pytest.raises(UserError, match="Cannot read '.*absent.txt'"):
+        read_templates([str(tmp_path / "absent.txt")])
+    with pytest.raises(UserError, match="'a photo' has no place for the class name"):
+        read_templates(["a photo"])
+
+
+def test_labels_are_in_range():
+    for name in task_names():
+        task = load_task(name, "test")
+        assert task.labels.dtype == np.int64
+        assert set(task.labels.tolist()) == set(range(len(task.classnames)))
