@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     add_model_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--outfolder", type=Path, default=Path("embeddings"), help="folder of the embeddings files")
-    output.add_argument("--format", choices=("safetensors", "csv"), default="safetensors", help="csv: the released IIMM code's pair of files")
+    output.add_argument("--format", choices=("safetensors", "csv"), default="safetensors", help="csv: the pair of the released IIMM code")
     output.add_argument("--overwrite", action="store_true", help="make files anew that are there already")
     add_data_arguments(parser, val_p=0.01)
     add_run_arguments(parser, batch_flag="--batch-size")
@@ -54,13 +54,30 @@ def main() -> None:
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
     folder = ensure_folder(args.outfolder / selection.label)
     options = LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress)
-    for task in tasks:
-        path = embeddings_path(folder / f"{task_slug(task.name)}_{task.split}", args.format)
-        if path.exists() and not args.overwrite:
-            runtime.say(f"kept {path} (--overwrite makes it anew)")
+    paths = {embeddings_path(folder / f"{task_slug(task.name)}_{task.split}", args.format): task for task in tasks}
+    kept = {path for path in paths if path.exists() and not args.overwrite}  # asked once: soon the main process adds files
+    for path, task in paths.items():
+        if path in kept:
+            runtime.say(f"kept {path}{differences(path, selection, task)} (--overwrite makes it anew)")
         else:
             embed(runtime, selection, task, options, path, args.format)
     runtime.close()
+
+
+def differences(path: Path, selection: Selection, task: Task) -> str:
+    """In what the file that is kept differs from the one that was asked for, as words to add; nothing when in nothing."""
+    import json
+
+    from engine.embeddings import read_metadata
+
+    kept = read_metadata(path)
+    asked = {
+        "weights": (kept.get("checkpoint_sha256"), selection.sha256),
+        "prompts": (kept.get("templates"), json.dumps(list(task.templates), ensure_ascii=False)),
+        "images": (kept.get("fingerprint"), task.fingerprint),
+    }
+    others = [what for what, (of_kept, of_asked) in asked.items() if of_kept != of_asked]
+    return f", made from OTHER {' and '.join(others)}" if others else ""
 
 
 def embed(runtime: Runtime, selection: Selection, task: Task, options: LoadOptions, path: Path, file_format: str) -> None:

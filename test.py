@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments
 from common.cli import Parser, run, tuning_flags
-from common.files import check_appendable
 
 if TYPE_CHECKING:
     from datasets.task import Task
@@ -43,12 +42,13 @@ def main() -> None:
     """Test as the command line says."""
     args = parse_arguments()
     from datasets.registry import load_task, read_templates
-    from engine.embed import LoadOptions
+    from engine.embed import LoadOptions, in_background
     from engine.evaluate import check_probe, evaluate
+    from engine.results import check_recordable
     from engine.runtime import start
     from models.selection import select_encoder
 
-    check_appendable(args.outfile)
+    check_recordable(args.outfile)
     templates = read_templates(args.template)
     tasks = [load_task(name, args.split, data_dir=args.data_dir, val_p=args.val_p, templates=templates) for name in args.eval_datasets]
     runtime = start(args.device, args.precision, args.seed)
@@ -58,7 +58,8 @@ def main() -> None:
     options = LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress)
     runtime.say(f"{'data set':<28} {'images':>7} {'top-1':>7} {'per class':>9} {'seconds':>8}")
     for task in tasks:
-        evaluation = evaluate(runtime, selection.encoder, task, options)
+        with in_background(lambda task=task: runtime.is_main and task.fingerprint):
+            evaluation = evaluate(runtime, selection.encoder, task, options)
         runtime.say(
             f"{task.name:<28} {evaluation.n_images:>7} {evaluation.top1:>7.4f} {evaluation.mean_per_class:>9.4f} {evaluation.seconds:>8.1f}"
         )
@@ -67,9 +68,7 @@ def main() -> None:
     runtime.close()
 
 
-def write_row(
-    outfile: Path, selection: Selection, task: Task, evaluation: Evaluation, runtime: Runtime, args: argparse.Namespace
-) -> None:
+def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evaluation, runtime: Runtime, args: argparse.Namespace) -> None:
     """Put one evaluation on disk: its row, its JSON and, where there were any, the images that could not be read."""
     from common.provenance import now, peak_memory_mib, versions
     from engine.results import record

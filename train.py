@@ -30,7 +30,7 @@ def parse_arguments() -> argparse.Namespace:
 
     model = parser.add_argument_group("model")
     model.add_argument("--model-name", default="clip", help="an encoder (fully fine-tuned) or a tuning of --base-model")
-    model.add_argument("--base-model", default="clip", help="the encoder that a tuning starts from")
+    model.add_argument("--base-model", help="the encoder that a tuning starts from (default: clip)")
     model.add_argument("--model-dir", type=Path, default=Path("ckpts"), help="folder of the checkpoints")
     add_tuning_arguments(model, defaults=True)
     model.add_argument("--lora-scale", type=non_negative, default=0.2, help="lora: factor of the update")
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     fit.add_argument("--nepochs", type=positive_int, default=30, help="epochs")
     fit.add_argument("--lr", type=non_negative, default=1e-6, help="learning rate")
     fit.add_argument("--wd", type=non_negative, default=1e-4, help="weight decay")
-    fit.add_argument("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="SGD has momentum 0.9, the others betas 0.9, 0.99")
+    fit.add_argument("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="SGD: momentum 0.9; the others: betas 0.9, 0.99")
     fit.add_argument("--schedule", choices=("constant", "cosine", "linear"), default="constant", help="of the learning rate after warm-up")
     fit.add_argument("--warmup", type=count, default=0, help="steps in which the learning rate rises to --lr")
     fit.add_argument("--clip-norm", type=non_negative, help="bound of the gradient's norm (default: none)")
@@ -67,18 +67,16 @@ def main() -> None:
     from engine.embed import LoadOptions
     from engine.fit import FitOptions
     from engine.runtime import start
-    from engine.trackers import start_trackers
     from engine.training import TrainRequest, train
-    from models.tunings import TuningOptions
-    from models.tuning_options import TUNING_NAMES
+    from models.selection import DEFAULT_MODEL
+    from models.tuning_options import TUNING_NAMES, TuningOptions
 
     tuning = args.model_name if args.model_name in TUNING_NAMES else "full"
-    if args.model_name not in TUNING_NAMES and args.base_model not in ("clip", args.model_name):
+    if args.model_name not in TUNING_NAMES and args.base_model not in (None, args.model_name):
         raise UserError(f"--model-name {args.model_name} is an encoder, so --base-model {args.base_model} contradicts it; leave one out.")
-    runtime = start(args.device, args.precision, args.seed, args.log_with, args.model_dir)
     request = TrainRequest(
         dataset=args.dataset,
-        model=args.base_model if args.model_name in TUNING_NAMES else args.model_name,
+        model=(args.base_model or DEFAULT_MODEL) if args.model_name in TUNING_NAMES else args.model_name,
         tuning=tuning,
         options=TuningOptions(
             rank=args.rank,
@@ -108,10 +106,11 @@ def main() -> None:
         templates=read_templates(args.template),
         data_dir=args.data_dir,
         model_dir=args.model_dir,
+        log_with=args.log_with,
         resume=args.resume,
         overwrite=args.overwrite,
     )
-    start_trackers(runtime, args.log_with, vars(args))
+    runtime = start(args.device, args.precision, args.seed, args.log_with, args.model_dir)
     files = train(runtime, request)
     runtime.say(f"best checkpoint: {files.best}")
     runtime.close()

@@ -15,6 +15,7 @@ import statistics as stdlib_statistics
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def grow(arguments: argparse.Namespace) -> None:
     for count in arguments.growth:
         whole, seconds, peak = None, 0.0, 0.0
         for images, labels in draw_parts(arguments, count):
-            peak = peak or peak_mib(lambda part=(images, texts, labels): statistics(*part))  # every part needs the same
+            peak = peak or peak_mib(partial(statistics, images, texts, labels))  # every part needs the same
             started = time.perf_counter()
             part = statistics(images, texts, labels)
             whole = part if whole is None else whole + part

@@ -64,11 +64,13 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, val_p: float | None) 
 def add_run_arguments(parser: argparse.ArgumentParser, *, batch_flag: str = "--bs") -> None:
     """Batch size, loader processes, device, precision, skipping and progress."""
     group = parser.add_argument_group("running")
-    group.add_argument(batch_flag, dest="batch_size", type=positive_int, default=128, help="images per batch, over all processes in training")
+    group.add_argument(
+        batch_flag, dest="batch_size", type=positive_int, default=128, help="images per batch (in training: of all processes)"
+    )
     group.add_argument("--num-workers", type=count, default=4, help="processes that decode images; 0 decodes in the main one")
     group.add_argument("--device", choices=DEVICES, default="auto", help="auto: the accelerator where there is one")
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the towers; auto: bf16 where the device has it, else fp32")
-    group.add_argument("--max-skipped", type=count, default=0, help="unreadable images to tolerate; they are listed beside the output")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the towers; auto: bf16 where there is, else fp32")
+    group.add_argument("--max-skipped", type=count, default=0, help="unreadable images to tolerate; listed beside the output")
     group.add_argument("--seed", type=count, default=0, help="decides everything that is drawn")
     group.add_argument("--progress", action="store_true", help="show progress bars")
 
@@ -93,9 +95,12 @@ def add_tuning_arguments(group: Any, *, defaults: bool) -> None:
         return value if defaults else None
 
     note = "" if defaults else "; a checkpoint knows its own, another one is an error"
-    group.add_argument("--reduction", type=positive_int, default=default(4), help=f"adapter: width divided by this in the bottleneck{note}")
+    group.add_argument("--reduction", type=positive_int, default=default(4), help=f"adapter: width / bottleneck{note}")
     group.add_argument("--rank", type=positive_int, default=default(16), help=f"lora: rank of the update{note}")
     group.add_argument("--lora-mlp", action="store_true", default=default(False), help=f"lora: update the MLPs too{note}")
     group.add_argument(
-        "--train-blocks", type=positive_int, default=default(12), help=f"bias, attention: how many blocks of each tower, from the last{note}"
+        "--train-blocks",
+        type=positive_int,
+        default=default(12),
+        help=f"bias, attention: how many blocks of each tower, from the last{note}",
     )

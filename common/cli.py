@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from common.errors import Interrupted, UserError
+from common.errors import Interrupted, UserError, nearest
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -27,6 +28,13 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, documentation: str | None) -> None:
         # Abbreviations are off: one that works today would mean something else once an argument is added.
         super().__init__(description=documentation, formatter_class=_HelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """One sentence as for any other mistake, without the usage: with forty options it would bury the reason."""
+        unknown = re.fullmatch(r"unrecognized arguments: (--[^\s=]+).*", message, re.DOTALL)
+        guess = nearest(unknown[1], self._option_string_actions) if unknown else None
+        hint = f"did you mean '{guess}'?" if guess else "--help lists what there is."
+        raise UserError(f"{message}; {hint}")
 
 
 def tuning_flags(args: argparse.Namespace) -> dict[str, object]:

@@ -15,7 +15,7 @@ class UserError(Exception):
     """A user's mistake, told in one sentence."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the work is saved and goes on later
+class Interrupted(Exception):
     """A signal asked to stop; what was done is saved. The scripts print it and exit with status 75, "try again later"."""
 
 

@@ -34,12 +34,15 @@ class DigitSamples:
         return len(self.indices)
 
     def image(self, index: int) -> Image.Image:
+        """See :class:`~datasets.task.Samples`."""
         return Image.fromarray(self._pixels(index)).convert("RGB")
 
     def sample_id(self, index: int) -> str:
+        """See :class:`~datasets.task.Samples`."""
         return f"digits-{self.indices[index]:04d}"
 
     def digest(self, index: int) -> bytes:
+        """See :class:`~datasets.task.Samples`."""
         return hashlib.sha256(self._pixels(index).tobytes()).digest()
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:

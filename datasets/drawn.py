@@ -70,6 +70,7 @@ class DrawnDefinition:
 
     @property
     def classnames(self) -> tuple[str, ...]:
+        """Class names in the order of the labels."""
         return tuple(self.shown)
 
 
@@ -85,12 +86,15 @@ class DrawnSamples:
         return SPLIT_SIZES[self.split] // classes * classes
 
     def image(self, index: int) -> Image.Image:
+        """See :class:`~datasets.task.Samples`."""
         return render(self.drawing(index))
 
     def sample_id(self, index: int) -> str:
+        """See :class:`~datasets.task.Samples`."""
         return f"{self.task}-{self.split}-{index:04d}"
 
     def digest(self, index: int) -> bytes:
+        """See :class:`~datasets.task.Samples`."""
         return self.drawing(index).digest()
 
     def drawing(self, index: int) -> Drawing:
@@ -188,6 +192,7 @@ def contact_sheet(columns: int = 10) -> Image.Image:
 
 
 def main() -> None:
+    """Write the picture."""
     parser = argparse.ArgumentParser(description="Draw a picture of the drawn tasks.")
     parser.add_argument("--picture", type=Path, required=True, help="PNG file to write")
     contact_sheet().resize((1380, 2160), Image.Resampling.NEAREST).save(parser.parse_args().picture)

@@ -45,9 +45,9 @@ class Classifier(nn.Module):
         flat = [prompt for of_class in prompts for prompt in of_class]
         self.text_features: Tensor | None
         self.tokens: Tensor | None
-        frozen = text_tower_is_frozen(encoder)
-        self.register_buffer("text_features", frozen_text_features(encoder, flat) if frozen else None, persistent=False)
-        self.register_buffer("tokens", None if frozen else encoder.tokenize(flat), persistent=False)
+        frozen, needed = text_tower_is_frozen(encoder), encoder.probe is None
+        self.register_buffer("text_features", frozen_text_features(encoder, flat) if frozen and needed else None, persistent=False)
+        self.register_buffer("tokens", encoder.tokenize(flat) if needed and not frozen else None, persistent=False)
 
     def class_embeddings(self) -> Tensor:
         """Unit text embeddings [C, D], with gradient where the text side trains."""

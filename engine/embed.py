@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from common.errors import UserError
 from datasets.task import Task
 from engine.classifier import average_templates, frozen_text_features
 from engine.embeddings import Embeddings, describe
@@ -111,6 +112,7 @@ def embed_task(runtime: Runtime, selection: Selection, task: Task, options: Load
         started = time.perf_counter()
         texts = embed_classes(runtime, selection.encoder, task)
         text_seconds = time.perf_counter() - started
+    _check_rows(task, images.embeddings, texts)
     metadata = describe(
         model=selection.model,
         tuning=selection.tuning,
@@ -131,6 +133,16 @@ def embed_task(runtime: Runtime, selection: Selection, task: Task, options: Load
     )
     ids = [task.samples.sample_id(int(index)) for index in images.indices]
     return Embeddings(images.embeddings, texts, task.labels[images.indices], ids, metadata), images.skipped
+
+
+def _check_rows(task: Task, images: NDArray[np.float32], texts: NDArray[np.float32]) -> None:
+    if not len(images):
+        raise UserError(f"No image of {task.name} could be read, so there is nothing to embed.")
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise UserError(
+            f"The embeddings of {task.name} are not finite; the model's weights have diverged, "
+            "or overflow in fp16 (then use --precision bf16 or fp32)."
+        )
 
 
 @contextmanager

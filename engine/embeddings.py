@@ -23,8 +23,8 @@ from safetensors.numpy import save_file
 
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
-from engine.embeddings_csv import IMAGE_PART, Pair, pair_paths, read_pair, write_pair
 from common.provenance import now, versions
+from engine.embeddings_csv import IMAGE_PART, Pair, pair_paths, read_pair, write_pair
 
 FORMAT = "clipscope-embeddings/1"
 KEYS = (
@@ -171,12 +171,10 @@ def embeddings_path(path: Path, format: str) -> Path:
 
 def _write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: dict[str, str]) -> None:
     with replacing(path) as temporary:
-        mode = temporary.stat().st_mode
         try:
             save_file(dict(tensors), temporary, metadata)
         except SafetensorError as error:  # a full disk arrives as this, not as an OSError
             raise UserError(f"Cannot write '{path}': {error}.") from error
-        temporary.chmod(mode)  # save_file puts a file of its own there, readable by its owner only
 
 
 def _read_safetensors(path: Path, header_only: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

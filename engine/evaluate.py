@@ -32,7 +32,7 @@ def check_probe(encoder: Encoder, task: Task) -> None:
     """A probe knows the classes that it was trained on and no others; refuse a task with other ones."""
     trained_on = getattr(encoder.probe, "classnames", None)
     if trained_on is not None and tuple(trained_on) != task.classnames:
-        raise UserError(f"The probe was trained on {len(trained_on)} classes that are not those of {task.name}; test it on its own data set.")
+        raise UserError(f"The probe was trained on {len(trained_on)} classes, not those of {task.name}; it can only tell its own apart.")
 
 
 def evaluate(runtime: Runtime, encoder: Encoder, task: Task, options: LoadOptions) -> Evaluation:
@@ -45,22 +45,30 @@ def evaluate(runtime: Runtime, encoder: Encoder, task: Task, options: LoadOption
     return count_correct(runtime, classifier, task, options, started)
 
 
-def count_correct(
-    runtime: Runtime, classifier: Classifier, task: Task, options: LoadOptions, started: float | None = None
-) -> Evaluation:
+def count_correct(runtime: Runtime, classifier: Classifier, task: Task, options: LoadOptions, started: float | None = None) -> Evaluation:
     """The accuracies of a classifier that stands ready on the device."""
     started = time.perf_counter() if started is None else started
     skipped = SkippedImages(options.max_skipped)
-    counts = torch.zeros(2, len(task.classnames), device=runtime.device)  # correct, all
+    counts = torch.zeros(3, len(task.classnames), device=runtime.device)  # correct, all, without an answer
     with torch.inference_mode(), runtime.autocast():
         texts = classifier.class_embeddings() if classifier.encoder.probe is None else None
         for batch in batches_of(runtime, classifier.encoder, task, options, skipped):
-            predicted = classifier.classify(classifier.encoder.encode_image(batch.pixels), texts).argmax(dim=1)
-            counts[0].index_add_(0, batch.labels, (predicted == batch.labels).float())
-            counts[1].index_add_(0, batch.labels, torch.ones_like(batch.labels, dtype=torch.float))
-    correct, total = runtime.total(counts).double().cpu().numpy()
+            logits = classifier.classify(classifier.encoder.encode_image(batch.pixels), texts)
+            answers = (logits.argmax(dim=1) == batch.labels, torch.ones_like(batch.labels), ~logits.isfinite().all(dim=1))
+            counts.index_add_(1, batch.labels, torch.stack(answers).float())
+    correct, total, unanswered = runtime.total(counts).double().cpu().numpy()
+    check_answered(int(unanswered.sum()), task)
     seconds = time.perf_counter() - started
     return Evaluation(*_accuracies(correct, total), seconds, of_all_processes(runtime, skipped))
+
+
+def check_answered(unanswered: int, task: Task) -> None:
+    """Refuse to count where logits are not finite: their greatest would be a class all the same."""
+    if unanswered:
+        raise UserError(
+            f"The model's outputs for {unanswered} images of {task.name} are not finite; "
+            "its weights have diverged, or overflow in fp16 (then use --precision bf16 or fp32)."
+        )
 
 
 def accuracies_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[int, float, float]:

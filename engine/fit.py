@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from common.errors import Interrupted, UserError
 from engine.classifier import Classifier
-from engine.inputs import Inputs
+from engine.inputs import Inputs, check_unreadable
 from engine.order import EpochOrder
 from engine.runtime import Runtime
 from engine.schedule import learning_rate
@@ -123,13 +123,13 @@ class Fit:
         lr = self._learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        total = sum(self._backward(step, number, *batch, last=number == len(micro_batches) - 1) for number, batch in enumerate(micro_batches))
+        last = len(micro_batches) - 1
+        losses = [self._backward(step, number, *batch, last=number == last) for number, batch in enumerate(micro_batches)]
         if self.options.clip_norm is not None:
             self.runtime.accelerator.clip_grad_norm_(list(self.parameters.values()), self.options.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        assert isinstance(total, Tensor)
-        self._losses.append(total)
+        self._losses.append(torch.stack(losses).sum())
 
     def _backward(self, step: int, number: int, images: Tensor, labels: Tensor, *, last: bool) -> Tensor:
         """Add one micro-batch's gradient; return its part of the step's mean loss (this process's share)."""
@@ -180,6 +180,7 @@ class Fit:
     def _finish_epoch(self, began: float) -> None:
         progress = self.progress
         val = self.inputs.validate(self.classifier)
+        self._gather_unreadable()
         progress.epoch += 1
         loss = self._summed_loss() / self.order.n
         better = val.top1 > progress.best_accuracy
@@ -211,9 +212,15 @@ class Fit:
     def _save_state(self) -> None:
         self.progress.seconds = time.monotonic() - self._started
         self._saved_at = time.monotonic()
+        self._gather_unreadable()
         progress = replace(self.progress, loss_sum=self._summed_loss())
         optimizer = self._plain_optimizer()
         self._on_main(lambda: save_state(self.files.state, self.parameters, optimizer, self.scaler, progress, self.settings))
+
+    def _gather_unreadable(self) -> None:
+        """Bring together which images the processes could not read; too many end the run."""
+        self.progress.unreadable |= dict(self.runtime.gather_objects([*self.inputs.unreadable.items()]))
+        check_unreadable(self.progress.unreadable, self.inputs.max_skipped)
 
     def _summed_loss(self) -> float:
         """The sum of the losses seen in this epoch, over all processes."""

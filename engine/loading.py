@@ -7,9 +7,11 @@ of training processes changes a result.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -212,10 +214,20 @@ def _start_worker(worker_id: int) -> None:
     Ctrl-C and SLURM signal every process of a job. The parent must survive that to write its checkpoint, which it does not
     when its workers die under it; they end when it tells them to, or when it is gone.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows, where SIGTERM ends the worker as ever
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_when_told_by(parent: int) -> None:
+    """Heed SIGTERM from the parent alone. It must be heeded: Python sends it to workers that are left at its exit, and waits."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _worker_error(error: RuntimeError) -> Exception:

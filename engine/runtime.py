@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +87,8 @@ class Runtime:
         return list(gather_object(list(items)))
 
     def close(self) -> None:
-        """Leave the process group, so that torchrun ends quietly."""
-        if self.world > 1:
-            self.accelerator.end_training()
-            torch.distributed.destroy_process_group()
+        """Finish what trackers have to write, and leave the process group, so that torchrun ends quietly."""
+        self.accelerator.end_training()
 
 
 def start(
@@ -97,16 +97,42 @@ def start(
     """Set up this process. ``auto`` is the accelerator where there is one, and bf16 where the hardware has it, else fp32."""
     _check_device(device)
     chosen = _choose_precision(device, precision)
+    adopt_srun(os.environ)
     accelerator = Accelerator(
-        cpu=device == "cpu",
+        cpu=device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()),  # must be told of several processes
         mixed_precision="no" if chosen == "fp32" else chosen,
         log_with=tracker,
         project_dir=tracker_folder,
         # Some trained part may have no share in a step's loss; and no buffer changes, so none needs to be sent around.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
     )
+    _check_processes(accelerator)
     torch.manual_seed(seed)
     return Runtime(accelerator, chosen, seed)
+
+
+def adopt_srun(environment: MutableMapping[str, str]) -> None:
+    """Where ``srun`` started several processes, say so in ``environment`` in the words of torchrun, which accelerate reads."""
+    if "WORLD_SIZE" in environment or int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        return
+    hosts, job = environment["SLURM_STEP_NODELIST"], int(environment["SLURM_JOB_ID"])
+    first = re.match(r"(?:[^,\[]|\[[^]]*\])+", hosts)  # e.g. gpu[07-09,12] of gpu[07-09,12],big1
+    assert first is not None
+    environment.update(
+        RANK=environment["SLURM_PROCID"],
+        LOCAL_RANK=environment["SLURM_LOCALID"],
+        WORLD_SIZE=environment["SLURM_STEP_NUM_TASKS"],
+        LOCAL_WORLD_SIZE=re.split(r"\D", environment["SLURM_STEP_TASKS_PER_NODE"])[0],
+        MASTER_ADDR=re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first[0]),
+        MASTER_PORT=str(15000 + (97 * job + int(environment["SLURM_STEP_ID"])) % 15000),
+    )
+
+
+def _check_processes(accelerator: Accelerator) -> None:
+    """Several processes that do not know of one another would each do all of the work and write the same rows."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise UserError(f"{started} processes were started, but on {accelerator.device.type} they cannot work together; start one.")
 
 
 def _check_device(device: str) -> None:

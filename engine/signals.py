@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from common.errors import Interrupted
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -28,9 +30,26 @@ class StopRequest:
 def stop_requests() -> Iterator[StopRequest]:
     """While the block runs, SIGTERM and SIGUSR1 are noted in the yielded :class:`StopRequest` instead of ending the process."""
     request = StopRequest()
-    earlier = {number: signal.signal(number, request.note) for number in STOPPING}
-    try:
+    with _handled_by(request.note):
         yield request
+
+
+@contextmanager
+def stopped_at_once() -> Iterator[None]:
+    """While the block runs, the same signals raise :class:`Interrupted` wherever it is, for work that is not saved in parts."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"Stopped by {signal.Signals(number).name}; run again with --resume.")
+
+    with _handled_by(stop):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    earlier = {number: signal.signal(number, handler) for number in STOPPING}
+    try:
+        yield
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+        for number, before in earlier.items():
+            signal.signal(number, before)

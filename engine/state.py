@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,7 @@ class Progress:
     best_epoch: int = 0
     before: float | None = None  # validation accuracy before the first step
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per finished epoch
+    unreadable: dict[str, str] = field(default_factory=dict)  # sample id -> reason, of all images met so far
 
 
 def save_state(
@@ -51,7 +53,12 @@ def save_state(
         "settings": json.dumps(dict(settings), sort_keys=True),
         "scaler": json.dumps(scaler.state_dict() if scaler is not None else {}),
     }
-    write_safetensors(path, tensors, described)
+    write_safetensors(path, tensors, {**described, "header_sha256": _digest(described)})
+
+
+def _digest(described: Mapping[str, str]) -> str:
+    """The tensors have a checksum of their own; this is that of what stands beside them."""
+    return hashlib.sha256(json.dumps(dict(described), sort_keys=True).encode()).hexdigest()
 
 
 def load_state(
@@ -64,6 +71,8 @@ def load_state(
     tensors, described = read_safetensors(path)
     if described.get("format") != FORMAT:
         raise UserError(f"'{path}' is not the state of a training run of this version; delete it, or start anew with --overwrite.")
+    if described.pop("header_sha256", None) != _digest(described):
+        raise UserError(f"'{path}' is damaged or was edited; delete it, or start anew with --overwrite.")
     _check_settings(path, json.loads(described["settings"]), settings)
     _restore_parameters(path, parameters, tensors)
     _restore_optimizer(list(parameters), optimizer, tensors)

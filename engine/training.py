@@ -13,16 +13,19 @@ import torch
 
 from common.errors import UserError
 from common.files import ensure_folder, write_json
+from common.provenance import now, peak_memory_mib, versions
 from datasets.registry import load_task, task_slug
 from datasets.task import Task
 from engine.classifier import Classifier
 from engine.embed import LoadOptions
 from engine.fit import Fit, FitFiles, FitOptions
 from engine.inputs import FeatureInputs, Inputs, PixelInputs
+from engine.loading import SkippedImages
 from engine.order import EpochOrder
-from common.provenance import now, peak_memory_mib, versions
 from engine.runtime import Runtime
+from engine.signals import stopped_at_once
 from engine.state import Progress
+from engine.trackers import check_tracker, start_tracker
 from models.augment import augmentation
 from models.checkpoint import base_sha256, make_header, save_checkpoint
 from models.encoder import Encoder
@@ -47,6 +50,7 @@ class TrainRequest:
     templates: tuple[str, ...] | None = None
     data_dir: Path = Path("data")
     model_dir: Path = Path("ckpts")
+    log_with: str | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -55,6 +59,7 @@ class TrainRequest:
 class RunFiles:
     """The files of one run: best and last checkpoint, the record, and while it is unfinished its state."""
 
+    name: str
     best: Path
     last: Path
     record: Path
@@ -64,7 +69,7 @@ class RunFiles:
     def named(cls, folder: Path, name: str) -> RunFiles:
         """The files of the run called ``name``."""
         suffixes = ("best.safetensors", "last.safetensors", "run.json", "state.safetensors")
-        return cls(*(folder / f"{name}_{suffix}" for suffix in suffixes))
+        return cls(name, *(folder / f"{name}_{suffix}" for suffix in suffixes))
 
     def existing(self) -> list[Path]:
         """Those that are there."""
@@ -78,20 +83,25 @@ def run_name(request: TrainRequest, precision: str, seed: int) -> str:
     are always there; what is seldom changed only where it is.
     """
     fit, load = request.fit, request.load
-    always = f"{fit.optimizer}_lr{fit.lr:g}_wd{fit.wd:g}_bs{load.batch_size}_ep{fit.epochs}_seed{seed}"
+    always = f"{fit.optimizer}_lr{exact(fit.lr)}_wd{exact(fit.wd)}_bs{load.batch_size}_ep{fit.epochs}_seed{seed}"
     seldom = {
         fit.schedule: fit.schedule != "constant",
         f"warmup{fit.warmup}": fit.warmup > 0,
-        f"clip{fit.clip_norm}": fit.clip_norm is not None,
+        f"clip{exact(fit.clip_norm or 0.0)}": fit.clip_norm is not None,
         f"acc{request.accumulate}": request.accumulate > 1,
         precision: precision != "fp32",
-        f"val{request.val_p:g}": request.val_p != 0.1,
+        f"val{exact(request.val_p)}": request.val_p != 0.1,
         request.augment: request.augment != "none",
         f"prompts-{_short_hash(request.templates)}": request.templates is not None,
     }
     changed = [part for part, is_changed in seldom.items() if is_changed]
     parts = [task_slug(request.dataset), model_slug(request.model), tuning_tag(request.tuning, request.options), always, *changed]
     return "_".join(parts)
+
+
+def exact(number: float) -> str:
+    """The shortest text that is this number and no other: 1e-06, 0.01, 3."""
+    return repr(float(number)).removesuffix(".0")
 
 
 def _short_hash(value: Any) -> str:
@@ -101,12 +111,18 @@ def _short_hash(value: Any) -> str:
 def train(runtime: Runtime, request: TrainRequest) -> RunFiles:
     """Do a training run, or what is left of it; returns its files.
 
-    Raises :class:`UserError` before any work when the run was done already or another one's state is in the way.
+    Raises :class:`UserError` before any work when the run was done already or another one's state is in the way, and
+    :class:`~common.errors.Interrupted` when a signal asks to stop.
     """
-    name = run_name(request, runtime.precision, runtime.seed)
-    files = RunFiles.named(ensure_folder(request.model_dir), name)
-    if not _must_run(runtime, request, files):
-        return files
+    check_tracker(request.log_with)
+    files = RunFiles.named(ensure_folder(request.model_dir), run_name(request, runtime.precision, runtime.seed))
+    if _must_run(runtime, request, files):
+        with stopped_at_once():
+            _train(runtime, request, files)
+    return files
+
+
+def _train(runtime: Runtime, request: TrainRequest, files: RunFiles) -> None:
     train_task, val_task = (_task(request, split) for split in ("train", "val"))
     encoder = load_encoder(request.model).to(runtime.device)
     base = base_sha256(encoder)
@@ -117,12 +133,11 @@ def train(runtime: Runtime, request: TrainRequest) -> RunFiles:
     save = _saver(request, encoder, train_task, files, settings, base)
     fit = Fit(runtime, classifier, inputs, order, request.fit, FitFiles(files.state, save), settings)
     _announce(runtime, request, encoder, train_task, val_task)
+    start_tracker(runtime, files.name, settings)
     if request.resume and files.state.exists():
         fit.resume()
         runtime.say(f"resuming at epoch {fit.progress.epoch + 1}, step {fit.progress.step + 1} of {order.steps}")
-    progress = fit.run()
-    _finish(runtime, files, progress, settings)
-    return files
+    _finish(runtime, files, fit.run(), settings)
 
 
 def _must_run(runtime: Runtime, request: TrainRequest, files: RunFiles) -> bool:
@@ -228,6 +243,7 @@ def _finish(runtime: Runtime, files: RunFiles, progress: Progress, settings: dic
         "best_val_accuracy": progress.best_accuracy,
         "best_epoch": progress.best_epoch,
         "epochs": progress.history,
+        "n_skipped": len(progress.unreadable),
         "seconds": round(progress.seconds, 3),
         "processes": runtime.world,
         "device": str(runtime.device),
@@ -235,5 +251,8 @@ def _finish(runtime: Runtime, files: RunFiles, progress: Progress, settings: dic
         "created": now(),
         "versions": versions(),
     }
+    skipped = SkippedImages()
+    skipped.extend(progress.unreadable.items())
+    skipped.write(files.record)
     write_json(files.record, done)
     files.state.unlink(missing_ok=True)

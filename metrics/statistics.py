@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -101,10 +102,11 @@ def image_sums(image_embeddings: ArrayLike, labels: ArrayLike | None = None, cla
     """The sums over images [N, D] with labels [N] in ``range(classes)``; without labels all are of one class."""
     images = as_matrix("image_embeddings", image_embeddings)
     labels = as_labels(np.zeros(len(images), np.int64) if labels is None else labels, len(images), classes)
+    order = None if classes == 1 else np.argsort(labels, kind="stable")
     class_sums = np.zeros((classes, images.shape[1]))
     squared_length = 0.0
-    for rows, block in _blocks("image_embeddings", images):
-        squared_length += float(np.vdot(block, block))
+    for rows, block, squares in _blocks("image_embeddings", images, order):
+        squared_length += float(squares.sum())
         _add_by_class(class_sums, block, labels[rows])
     return ImageSums(len(images), squared_length, np.bincount(labels, minlength=classes), class_sums)
 
@@ -126,7 +128,10 @@ def require(count: int, least: int, what: str, measure: str) -> None:
 def unit_rows(name: str, values: ArrayLike) -> Float64:
     """The matrix ``values`` as a new float64 array; MetricError unless its rows are finite and of length 1."""
     matrix = as_matrix(name, values)
-    return np.concatenate([block for _, block in _blocks(name, matrix)]) if len(matrix) else matrix.astype(np.float64)
+    rows_of = np.empty(matrix.shape)
+    for rows, block, _ in _blocks(name, matrix):
+        rows_of[rows] = block
+    return rows_of
 
 
 def as_matrix(name: str, values: ArrayLike) -> Floats:
@@ -150,28 +155,37 @@ def as_labels(values: ArrayLike, count: int, classes: int) -> Labels:
     return labels.astype(np.int64, copy=False)
 
 
-def _blocks(name: str, matrix: Floats) -> Iterator[tuple[slice, Float64]]:
-    """The rows in blocks, converted to float64 and checked: each finite and of length 1."""
+Block = tuple["slice | Labels", Float64, Float64]
+
+
+def _blocks(name: str, matrix: Floats, order: Labels | None = None) -> Iterator[Block]:
+    """The rows, in ``order`` if given: which, as float64, and their squared lengths, which are checked to be 1.
+
+    Every block is the same piece of memory: a new one each time costs more than the sums themselves.
+    """
     size = max(1, BLOCK_VALUES // max(1, matrix.shape[1]))
+    memory = np.empty((min(size, len(matrix)), matrix.shape[1]))
     for start in range(0, len(matrix), size):
-        rows = slice(start, start + size)
-        block = matrix[rows].astype(np.float64, order="C")  # one order of summation, however the input lies in memory
-        _check_unit(name, np.sqrt(np.einsum("ij,ij->i", block, block)), start)
-        yield rows, block
+        rows = slice(start, start + size) if order is None else order[start : start + size]
+        block = memory[: min(size, len(matrix) - start)]
+        block[:] = matrix[rows]
+        squares = np.einsum("ij,ij->i", block, block)
+        _check_unit(name, np.sqrt(squares), np.arange(start, start + len(block)) if order is None else order[start : start + size])
+        yield rows, block, squares
 
 
-def _check_unit(name: str, lengths: Float64, start: int) -> None:
+def _check_unit(name: str, lengths: Float64, numbers: Labels) -> None:
     wrong = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT_TOLERANCE))  # also true for NaN
     if not wrong.size:
         return
-    row, length = start + wrong[0], lengths[wrong[0]]
+    row, length = numbers[wrong[0]], lengths[wrong[0]]
     if not np.isfinite(length):
         raise MetricError(f"Row {row} of {name} has a value that is not finite.")
     raise MetricError(f"Row {row} of {name} has length {length:.6g}; every row must be a unit vector (to {UNIT_TOLERANCE:g}).")
 
 
 def _add_by_class(class_sums: Float64, block: Float64, labels: Labels) -> None:
-    """Add each row to the sum of its class: rows sorted by class, then one sum per run of equal labels."""
-    order = np.argsort(labels, kind="stable")
-    present, starts = np.unique(labels[order], return_index=True)
-    class_sums[present] += np.add.reduceat(block[order], starts, axis=0)
+    """Add rows that are sorted by class: one sum per run of equal labels (np.add.reduceat is ten times slower here)."""
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))
+    for start, end in pairwise([*starts.tolist(), len(labels)]):
+        class_sums[labels[start]] += block[start:end].sum(axis=0)

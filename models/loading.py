@@ -28,7 +28,8 @@ def load_encoder(name: str) -> Encoder:
     model, tokenizer = _BUILDERS[source.kind](source)
     _drop_caption_decoder(model)
     model.requires_grad_(False)
-    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)  # type: ignore[union-attr]
+    visual: Any = model.visual
+    preprocess = image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False)
     return Encoder(source, model, preprocess, tokenizer)
 
 
@@ -59,7 +60,23 @@ def _local_dir(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Te
 def _hf_hub(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     name = f"hf-hub:{source.architecture}"
     with _told_plainly(name):
+        if _lacks_open_clip_config(source.architecture):
+            return _huggingface(source)
         return open_clip.create_model(name, require_pretrained=True), open_clip.get_tokenizer(name)
+
+
+def _lacks_open_clip_config(repository: str) -> bool:
+    """Whether a repository is not one of open_clip's; it may hold a Hugging Face CLIP then. OSError when it is not reached."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(repository, "open_clip_config.json")
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return True
+    return False
 
 
 def _huggingface(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
@@ -80,7 +97,7 @@ _BUILDERS: dict[str, Callable[[ModelSource], tuple[nn.Module, Callable[[list[str
 @contextmanager
 def _told_plainly(name: str) -> Iterator[None]:
     """Turn what goes wrong while weights are fetched and read into one sentence, and keep open_clip's log out of the way."""
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="huggingface_hub")
@@ -88,16 +105,18 @@ def _told_plainly(name: str) -> Iterator[None]:
     except SafetensorError as error:
         raise UserError(f"The weights of '{name}' are damaged or not safetensors: {error}.") from error
     except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise UserError(f"Cannot load '{name}': {_first_line(error)}") from error
+        raise UserError(f"Cannot load '{name}': {_reason(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
 
 
-def _first_line(error: BaseException) -> str:
-    """The first line of an error's text, ended as a sentence and not overlong."""
-    lines: list[Any] = str(error).strip().splitlines() or [type(error).__name__]
-    text = lines[0][:300].rstrip(" .:")
-    return f"{text}."
+def _reason(error: BaseException) -> str:
+    """Why something could not be loaded, as the end of a sentence."""
+    text = str(error)
+    if "local cache" in text or "connection" in text.lower():
+        return "the hub is not reached and the files are not in the local cache; connect once, or use a local folder (or --model-name tiny)."
+    lines = text.strip().splitlines() or [type(error).__name__]
+    return f"{lines[0].rstrip(' .:')}."
 
 
 def _drop_caption_decoder(model: nn.Module) -> None:

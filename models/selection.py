@@ -14,6 +14,7 @@ from models.checkpoint import CheckpointHeader, base_sha256, checkpoint_sha256, 
 from models.encoder import Encoder
 from models.loading import load_encoder
 from models.tuning_options import TUNING_NAMES
+from models.zoo import ZOO
 
 DEFAULT_MODEL = "clip"
 ZERO_SHOT = "none"  # the tuning of an encoder as it was published
@@ -58,7 +59,7 @@ def select_encoder(model_name: str | None, model_path: Path | None, given: Mappi
 def model_slug(name: str) -> str:
     """A model's name as part of a file name; of a folder, its last part and six digits of its absolute path's hash."""
     folder = Path(name.removeprefix("local-dir:")).expanduser()
-    if not folder.is_dir():
+    if name in ZOO or not folder.is_dir():
         return slug(name)
     absolute = os.path.normpath(folder.absolute())
     return f"{slug(Path(absolute).name)}-{hashlib.sha256(os.fsencode(absolute)).hexdigest()[:6]}"

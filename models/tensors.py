@@ -84,10 +84,11 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    if isinstance(error, PermissionError):
-        return UserError(f"'{path}' may not be read by this user: permission denied.")
-    with path.open("rb") as stream:
-        start = stream.read(4)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    except OSError as closed:
+        return UserError(f"Cannot read '{path}': {closed.strerror}.")
     if start.startswith(PICKLE_STARTS):
         return UserError(f"'{path}' is a PyTorch pickle, not a safetensors file; save its tensors with safetensors.torch.save_file.")
     return UserError(f"'{path}' is not a whole safetensors file ({error}); it is truncated or damaged, fetch or write it again.")

@@ -62,7 +62,8 @@ class TextTower:
         """Position [B] of the token whose feature is read: the greatest id, or the first one that equals ``eos_id``."""
         if self.pool_type == "argmax":
             return tokens.argmax(dim=1)
-        return (tokens == self.eos_id).int().argmax(dim=1)
+        assert self.eos_id is not None
+        return tokens.eq(self.eos_id).int().argmax(dim=1)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token embeddings [B, L, width], before positions are added: the place where pseudo-tokens go."""

@@ -174,8 +174,9 @@ def test_one_damaged_file_among_good_ones(tmp_path, file, other):
 
 def test_a_file_whose_numbers_are_no_unit_vectors(tmp_path, file):
     embeddings = random_embeddings(2)
-    path = save_embeddings(tmp_path / "long", replace(embeddings, image_embeddings=embeddings.image_embeddings * 10))
-    refused(tmp_path, f"'{path}' cannot be measured: Row 0 of image_embeddings has length 10", "--embeddings", file, path)
+    embeddings.image_embeddings[7] *= 10
+    path = save_embeddings(tmp_path / "long", embeddings)
+    refused(tmp_path, f"'{path}' cannot be measured: Row 7 of image_embeddings has length 10", "--embeddings", file, path)
 
 
 def test_one_class(tmp_path):

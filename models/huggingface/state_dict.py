@@ -195,7 +195,7 @@ def _with_vision_prefix(name: str) -> str:
 
 
 def _join(huggingface: Mapping[str, Tensor], pairs: Sequence[TensorPair], origin: str) -> dict[str, Tensor]:
-    """``position_ids`` are constants (0, 1, 2, ...) that transformers stored until version 4.31."""
+    """``position_ids`` are constants (0, 1, 2, ...) that old versions of transformers stored."""
     given = {name: tensor for name, tensor in huggingface.items() if not name.endswith("embeddings.position_ids")}
     _check(given, {name: pair.shape for pair in pairs for name in pair.huggingface}, origin)
     return {pair.open_clip: pair.join([given[name] for name in pair.huggingface]) for pair in pairs}

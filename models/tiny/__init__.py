@@ -1,0 +1,1 @@
+"""The tiny model: its configuration and weights, and how they were made."""

@@ -1,14 +1,15 @@
 """What the tiny model is pretrained on: random drawings, each with a caption that tells a part of what it shows.
 
 A caption mentions some attributes of its drawing and leaves others out, as captions do. Drawing and caption are a pure
-function of one seed. ``facts`` gives both as word numbers, from which :func:`describes` tells which captions of a batch
-also fit other drawings of it.
+function of one seed. Both are also given as numbers of words, from which :func:`describes` tells which captions of a
+batch also fit other drawings of it.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def describes(told: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.b
 
 def random_drawing(rng: random.Random, seed: int) -> Drawing:
     """A drawing of the pretraining distribution. A third of the single things are large and central: easy to begin with."""
-    look = {"gradient": rng.random() < 0.25, "noise": rng.choice((0.0, 0.0, 0.0, 5.0, 10.0)), "seed": seed}
+    look: dict[str, Any] = {"gradient": rng.random() < 0.25, "noise": rng.choice((0.0, 0.0, 0.0, 5.0, 10.0)), "seed": seed}
     kind_of_drawing = rng.random()
     if kind_of_drawing < 0.4:
         return _random_glyph(rng, look)
@@ -94,7 +95,7 @@ def _color_and_kind(rng: random.Random) -> tuple[str, str]:
             return color, kind
 
 
-def _random_glyph(rng: random.Random, look: dict) -> Drawing:
+def _random_glyph(rng: random.Random, look: dict[str, Any]) -> Drawing:
     glyph = rng.choice(LETTERS) if rng.random() < 0.65 else rng.choice(DIGITS)
     look |= {"thing": glyph, "font": rng.choice(FONTS), "color": rng.choice(INKS), "background": rng.choice(PAPERS)}
     if rng.random() < 0.35:

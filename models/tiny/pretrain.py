@@ -25,6 +25,7 @@ MAX_SCALE = math.log(100)  # CLIP's bound of the logit scale
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options, with the values of the weights in the repository as defaults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE, help="folder for configuration, weights and accuracies")
     parser.add_argument("--steps", type=int, default=7000, help="optimiser steps")
@@ -32,11 +33,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3, help="highest learning rate; warm-up over 5 %% of the steps, then cosine")
     parser.add_argument("--weight-decay", type=float, default=0.05, help="of matrices other than the token embedding")
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights and of the drawings")
-    parser.add_argument("--threads", type=int, default=1, help="of the training; another process renders meanwhile. Another number rounds differently")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the training, while another process renders; other numbers round otherwise"
+    )
     return parser.parse_args()
 
 
 def main() -> None:
+    """Pretrain, save, and test."""
     arguments = parse_arguments()
     from common.files import write_json
     from models.tiny.zero_shot import zero_shot_accuracies
@@ -135,7 +139,7 @@ def batches(arguments: argparse.Namespace) -> Any:
     """Batches in order, rendered by a worker process while the step before runs."""
     from torch.utils.data import DataLoader
 
-    data = _Batches(arguments.seed, arguments.steps, arguments.batch_size)
+    data: Any = _Batches(arguments.seed, arguments.steps, arguments.batch_size)
     return DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8)
 
 

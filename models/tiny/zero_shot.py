@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=HERE, help="open_clip local-dir folder")
     for name, accuracy in zero_shot_accuracies(parser.parse_args().model).items():

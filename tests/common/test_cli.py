@@ -1,16 +1,20 @@
-"""How a script ends: its exit status and what stands on stderr."""
+"""How a script ends: its exit status and what stands on stderr. How its help looks, and that it is quick."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from common.cli import Parser
+from common.errors import UserError
+from tests.helpers import ROOT
+from common.errors import UserError
 
 SCRIPT = """
 import sys
 from common.cli import run
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 
 def main():
     {body}
@@ -31,6 +35,7 @@ def end_of(tmp_path, body):
         ("pass", 0, ""),
         ("return 3", 3, ""),
         ("raise UserError('No such file: a.csv.')", 2, "script.py: error: No such file: a.csv.\n"),
+        ("raise Interrupted('Stopped; the state is saved.')", 75, "script.py: Stopped; the state is saved.\n"),
         ("raise KeyboardInterrupt", 130, ""),
         ("raise BrokenPipeError", 141, ""),
     ],
@@ -70,6 +75,23 @@ def test_help_shows_the_docstring_as_it_stands_and_the_defaults_that_say_somethi
 def test_abbreviations_are_refused():
     parser = Parser("")
     parser.add_argument("--metrics")
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(UserError, match=r"unrecognized arguments: --metric a; did you mean '--metrics'\?"):
         parser.parse_args(["--metric", "a"])
-    assert end.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["train", "test", "get_embeddings", "get_metric_scores"])
+def test_help_needs_neither_torch_nor_any_other_large_package(name):
+    code = f"""
+import runpy, sys
+sys.argv = ["{name}.py", "--help"]
+try:
+    runpy.run_path("{name}.py", run_name="__main__")
+except SystemExit as end:
+    loaded = [package for package in ("torch", "open_clip", "transformers", "accelerate", "sklearn", "pandas") if package in sys.modules]
+    sys.exit(f"{{end.code}} {{loaded}}")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert result.stderr == "0 []\n"
+    assert f"python {name}.py" in result.stdout  # a command that can be copied
+    assert "--seed" in result.stdout

@@ -76,6 +76,9 @@ def test_digest_depends_on_the_version_of_the_renderer(monkeypatch):
     assert STAR.digest() != before
 
 
+GOLDEN_RED = [[221, 202, 175], [222, 215, 184], [221, 199, 176]]
+
+
 def test_golden_drawing():
     """3 x 3 means of one drawing, as of renderer version 1; coarse, so that another Pillow's rounding does not matter."""
     means = pixels(replace(STAR, gradient=True)).reshape(3, 16, 3, 16, 3).mean(axis=(1, 3))

@@ -124,7 +124,7 @@ def test_templates_from_values_and_files(tmp_path):
 
 
 def test_wrong_template_values(tmp_path):
-    with pytest.raises(UserError, match="Cannot read '.*absent.txt'"):
+    with pytest.raises(UserError, match=r"Cannot read '.*absent.txt'"):
         read_templates([str(tmp_path / "absent.txt")])
     with pytest.raises(UserError, match="'a photo' has no place for the class name"):
         read_templates(["a photo"])

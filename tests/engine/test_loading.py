@@ -4,7 +4,10 @@ import os
 import pickle
 import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,13 +226,25 @@ def test_workers_outlive_the_signals_of_a_job_and_end_with_the_loader(folder):
     batches = iter(loader)
     parts = [next(batches)]
     ids = worker_ids(loader)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        for pid in ids:
-            os.kill(pid, number)
+    for name in ("INT", "TERM", "USR1", "USR2"):
+        subprocess.run(["kill", f"-{name}", *map(str, ids)], check=True)  # another process than their parent
     parts += list(batches)
     assert joined(parts)[2].tolist() == list(range(12))
     del loader, batches
     assert all(gone(pid) for pid in ids)
+
+
+def test_a_program_ends_while_its_workers_wait(folder):
+    """Python ends the processes that are left at its exit by SIGTERM and waits for them."""
+    code = f"""
+import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]}
+from test_loading import contiguous_batches, load, make_loader, slow
+loader = make_loader(load({str(folder)!r}), slow, contiguous_batches(12, 2), num_workers=2)
+batches = iter(loader)
+print(len(next(batches)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("2", "")
 
 
 def test_an_unfinished_epoch_does_not_disturb_the_next(folder):
@@ -246,13 +261,23 @@ def test_workers_keep_to_one_thread(folder):
 
 
 def test_a_killed_worker_is_told_in_one_sentence(folder):
-    with pytest.raises(UserError, match="A data-loading process was killed, .*; use fewer --num-workers or a smaller --batch-size"):
+    with pytest.raises(UserError, match=r"A data-loading process was killed, .*; use fewer --num-workers or a smaller --batch-size"):
         list(make_loader(load(folder), killed, contiguous_batches(12, 2), num_workers=1))
 
 
 def test_a_defect_in_a_transform_keeps_its_traceback(folder):
-    with pytest.raises(RuntimeError, match="a defect"):
-        list(make_loader(load(folder), faulty, contiguous_batches(12, 2), num_workers=1))
+    loader = make_loader(load(folder), faulty, contiguous_batches(12, 2), num_workers=1)
+    with pytest.raises(RuntimeError, match=r"(?s)in faulty.*a defect"):
+        list(loader)
+    end(loader)
+
+
+def end(loader):
+    """What the DataLoader itself does after an error, but only once five seconds have passed: SIGTERM from the parent."""
+    for worker in loader._loader._iterator._workers:
+        worker.terminate()
+        worker.join(timeout=10)
+        assert worker.exitcode == 0
 
 
 def test_dataset_survives_a_pickle_and_leaves_cached_names_behind(folder):

@@ -82,7 +82,7 @@ def _with_zeros(form: str, *roles: str) -> Tensor:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_projections_are_what_they_are_called(form: str) -> None:
-    """Without K every position attends alike, with or without Q; without Q the query's bias still prefers some; without V nothing of x is left."""
+    """Without K all is attended alike, with or without Q; without Q the query's bias still prefers some; without V nothing is left of x."""
     plain, no_q, no_k, no_v, no_qk = (_with_zeros(form, *roles) for roles in ("", "q", "k", "v", "qk"))
     torch.testing.assert_close(no_k, no_qk)
     assert not torch.allclose(no_q, no_qk)
@@ -151,7 +151,7 @@ def test_the_towers_share_nothing_and_leave_only_the_scale(build: Callable[[], n
 def test_mlps_have_two_linear_layers_or_three_when_gated() -> None:
     block = last_blocks(image_tower(small.encoder(small.clip())), 1)[0]
     assert [linear.module for linear in mlp_linears(block)] == [block.mlp.c_fc, block.mlp.c_proj]
-    gated = EvaBlock(WIDTH, 2, swiglu_mlp=True)
+    gated = EvaBlock(WIDTH, 2, swiglu_mlp=True, scale_mlp=True, norm_layer=nn.LayerNorm)
     assert len(mlp_linears(gated)) == 3
     assert mlp_linears(nn.Linear(2, 2)) == []
 

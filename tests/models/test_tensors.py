@@ -167,13 +167,16 @@ def test_flipped_bit_in_the_data(tmp_path: Path, place: int) -> None:
 
 
 def test_no_flipped_bit_changes_a_tensor_unnoticed(tmp_path: Path) -> None:
-    """Whatever bit is flipped, the tensors are the original ones (the flip hit the metadata) or there is a UserError."""
+    """Whatever bit is flipped, the tensors are the original ones (the flip hit the metadata) or there is a UserError.
+
+    Every third bit is tried, which touches each byte at least twice.
+    """
     path = tmp_path / "weights.safetensors"
     original = {"a": torch.tensor([1.0, -2.0])}
     write_safetensors(path, original, {"model": "tiny"})
     data = path.read_bytes()
     refused = 0
-    for bit in range(8 * len(data)):
+    for bit in range(0, 8 * len(data), 3):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
@@ -181,7 +184,7 @@ def test_no_flipped_bit_changes_a_tensor_unnoticed(tmp_path: Path) -> None:
             _assert_equal(read_safetensors(path)[0], original)
         except UserError:
             refused += 1
-    assert refused >= 8 * 8 + 8 * 8  # each bit of the length before the header and of the data behind it
+    assert refused >= 2 * (8 + 8)  # in the length before the header and in the data behind it
 
 
 def test_pickle(tmp_path: Path) -> None:
@@ -203,7 +206,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     write_safetensors(path, _tensors())
     path.chmod(0)
-    _refused(path, "permission denied")
+    _refused(path, "Cannot read", "Permission denied")
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+# make demo    the main job on the tiny model, after setting everything up
+# make test    the tests, after setting everything up
+# make lint    ruff and types
+# Everything is installed into the active virtual environment, or into .venv when none is active. What is installed already
+# is not installed again: a stamp in the environment is as new as the requirements.
+
+VENV := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.clipscope-installed
+INSTALLED_DEV := $(VENV)/.clipscope-installed-dev
+
+.PHONY: demo test lint format setup clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(PYTHON) demo.py
+
+test: $(INSTALLED_DEV)
+	$(PYTHON) -m pytest
+
+lint: $(INSTALLED_DEV)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(INSTALLED_DEV)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+setup: $(INSTALLED)
+
+$(PYTHON):
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "clipscope needs Python 3.10 or newer; python3 is " + sys.version)'
+	python3 -m venv $(VENV)
+
+$(INSTALLED): requirements.txt | $(PYTHON)
+	$(PYTHON) -m pip install --quiet -r requirements.txt
+	@touch $@
+
+$(INSTALLED_DEV): requirements-dev.txt requirements.txt | $(PYTHON)
+	$(PYTHON) -m pip install --quiet -r requirements-dev.txt
+	@touch $(INSTALLED) $@
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

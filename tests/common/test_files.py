@@ -1,0 +1,177 @@
+"""Files are the old one or the new one, tables only grow, and what cannot be written is told in one sentence."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import stat
+
+import pytest
+
+from common.errors import UserError
+from common.files import (
+    append_rows,
+    check_appendable,
+    ensure_folder,
+    read_csv,
+    read_json,
+    replacing,
+    sha256_of_file,
+    slug,
+    write_json,
+    write_text,
+)
+
+# --- replacing -----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_replaced_with_its_folders_made(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    write_text(path, "old\n")
+    write_text(path, "new\r\n")
+    assert path.read_bytes() == b"new\r\n"
+    assert [entry.name for entry in path.parent.iterdir()] == ["b.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failure_in_between_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent  # another folder may be another disk, to which nothing can be renamed
+    assert path.read_text() == "new"
+
+
+def test_the_file_may_be_read_by_whom_the_umask_lets(tmp_path):
+    earlier = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "a")
+        assert os.umask(0o027) == 0o027  # it was set back
+    finally:
+        os.umask(earlier)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("name", ["file/a.txt", "file/deeper/a.txt"])
+def test_a_folder_that_cannot_be_made_is_a_mistake_of_the_user(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot create the output folder '.*file"):
+        write_text(tmp_path / name, "a")
+
+
+def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=f"The output folder '{tmp_path}' is not writable"):
+        ensure_folder(tmp_path)
+
+
+def test_a_full_disk_is_told_in_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"Cannot write '.*a.txt': No space left on device\."), replacing(tmp_path / "a.txt"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def test_json_comes_back_and_refuses_numbers_that_json_does_not_have(tmp_path):
+    value = {"name": "Grüße", "values": [1, 2.5e-7, None]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert read_json(tmp_path / "a.json") == value
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+def test_damaged_json_names_the_file(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json' is not readable JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"No such file: '.*b\.json'"):
+        read_json(tmp_path / "b.json")
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def test_earlier_rows_stay_and_new_columns_come_at_the_right(tmp_path):
+    table = tmp_path / "t" / "a.csv"
+    append_rows(table, [{"a": 1, "b": "x, y"}])
+    append_rows(table, [{"b": 'a "word"', "c": "two\nlines"}])
+    assert table.read_text().splitlines()[0] == "a,b,c"
+    assert read_csv(table) == [{"a": "1", "b": "x, y", "c": ""}, {"a": "", "b": 'a "word"', "c": "two\nlines"}]
+
+
+def test_a_table_of_another_program_is_continued(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_bytes(b"a,b\r\n1,2")  # its line ends, and none behind the last row
+    append_rows(table, [{"a": 3, "b": 4}])
+    assert table.read_bytes() == b"a,b\n1,2\n3,4\n"
+
+
+def add_many(table, writer):
+    for number in range(25):
+        append_rows(table, [{"writer": writer, "number": number}])
+
+
+def test_processes_that_share_a_table_lose_no_row(tmp_path):
+    table = tmp_path / "a.csv"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=add_many, args=(table, name)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    rows = [(row["writer"], int(row["number"])) for row in read_csv(table)]
+    assert sorted(rows) == [(name, number) for name in "ab" for number in range(25)]
+    assert [number for name, number in rows if name == "a"] == list(range(25))
+
+
+@pytest.mark.parametrize("content", ["a,b\n1\n", "a,b\n1,2,3\n", 'a,b\n"1,2\n'])
+def test_a_damaged_table_is_refused_and_left_as_it_is(tmp_path, content):
+    table = tmp_path / "a.csv"
+    table.write_text(content)
+    for action in (lambda: read_csv(table), lambda: check_appendable(table), lambda: append_rows(table, [{"a": 1}])):
+        with pytest.raises(UserError, match=r"a\.csv"):
+            action()
+    assert table.read_text() == content
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(UserError, match="is a folder; name a CSV file"):
+        check_appendable(tmp_path)
+
+
+# --- names and hashes ----------------------------------------------------------------------------------------------
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    content = bytes(range(256)) * 9000  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("ViT-B-32/openai", "ViT-B-32-openai"), ("a b:c", "a-b-c"), ("../x", "x"), ("lr0.01_best", "lr0.01_best"), ("..", "unnamed")],
+)
+def test_slug(name, expected):
+    assert slug(name) == expected
+
+
+def test_json_files_end_with_a_line_end(tmp_path):
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert (tmp_path / "a.json").read_text() == json.dumps({"a": 1}, indent=2) + "\n"
