@@ -9,7 +9,6 @@ Every image is rendered on the fly and is a pure function of task, split and ind
 from __future__ import annotations
 
 import argparse
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from common.errors import UserError, unknown_name
+from common.files import replacing
 from datasets.drawings import (
     COLORS,
     DIGITS,
@@ -50,11 +50,11 @@ TYPEFACES = {
     "bold": "DejaVuSans-Bold",
     "italic": "STIXGeneralItalic",
 }
-UPRIGHT = ("triangle", "star", "cross", "heart", "ring", "arrow", "crescent", "hexagon")  # alike under no turn or mirror
+UPRIGHT = ("triangle", "star", "cross", "heart", "ring", "arrow", "crescent", "hexagon")  # no two alike, however turned
 
 SPLIT_SIZES = {"train": 1000, "test": 500}  # rounded down to the same number for every class
 SPLIT_SEEDS = {"train": 2**56, "test": 2**57}  # far from each other and from the seeds of pretraining
-SEED_BYTES = 6
+SEED_BITS = 48
 
 Choose = Callable[[random.Random], dict[str, Any]]
 
@@ -101,9 +101,10 @@ class DrawnSamples:
         """What image ``index`` shows."""
         definition = DEFINITIONS[self.task]
         shown = list(definition.shown.values())[index % len(definition.shown)]
-        seed = SPLIT_SEEDS[self.split] + int.from_bytes(hashlib.sha256(self.sample_id(index).encode()).digest()[:SEED_BYTES], "big")
-        chosen = definition.choose(random.Random(seed)) | definition.always | shown
-        return _readable(Drawing(seed=seed, **chosen), seed)
+        rng = random.Random(self.sample_id(index))  # a stream of its own, apart from the one that render() makes of the seed
+        seed = SPLIT_SEEDS[self.split] + rng.getrandbits(SEED_BITS)
+        chosen = definition.choose(rng) | definition.always | shown
+        return _readable(Drawing(seed=seed, **chosen), rng)
 
 
 def drawn_task(name: str, split: str) -> Task:
@@ -117,11 +118,11 @@ def drawn_task(name: str, split: str) -> Task:
     return Task(name, split, samples, labels, definition.classnames, definition.templates)
 
 
-def _readable(drawing: Drawing, seed: int) -> Drawing:
+def _readable(drawing: Drawing, rng: random.Random) -> Drawing:
     """The drawing, with another background where its class left it one on which its colour would not show."""
     if drawing.background in contrasting(drawing.color):
         return drawing
-    return replace(drawing, background=random.Random(-seed).choice(contrasting(drawing.color)))
+    return replace(drawing, background=rng.choice(contrasting(drawing.color)))
 
 
 def _shape(rng: random.Random) -> dict[str, Any]:
@@ -195,7 +196,10 @@ def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description="Draw a picture of the drawn tasks.")
     parser.add_argument("--picture", type=Path, required=True, help="PNG file to write")
-    contact_sheet().resize((1380, 2160), Image.Resampling.NEAREST).save(parser.parse_args().picture)
+    arguments = parser.parse_args()
+    sheet = contact_sheet()
+    with replacing(arguments.picture) as temporary:
+        sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

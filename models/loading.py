@@ -114,7 +114,7 @@ def _reason(error: BaseException) -> str:
     """Why something could not be loaded, as the end of a sentence."""
     text = str(error)
     if "local cache" in text or "connection" in text.lower():
-        return "the hub is not reached and the files are not in the local cache; connect once, or use a local folder (or --model-name tiny)."
+        return "the hub is not reached and the files are not in the local cache; connect, or use a local folder or 'tiny'."
     lines = text.strip().splitlines() or [type(error).__name__]
     return f"{lines[0].rstrip(' .:')}."
 
