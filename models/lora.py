@@ -102,8 +102,8 @@ def fold_lora(encoder: Encoder) -> None:
         chains: Any = module.parametrizations
         with torch.no_grad():
             folded = {parameter: getattr(module, parameter).detach().clone() for parameter in chains}
-        del module.parametrizations
         module.__class__ = parametrize.type_before_parametrizations(module)
+        del module.parametrizations
         for parameter, weight in folded.items():
             module.register_parameter(parameter, nn.Parameter(weight, requires_grad=False))
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from common.errors import UserError
 from models.encoder import Encoder
 from models.lora import LowRank, add_lora, fold_lora, folded_state_dict, lora_weights
 from models.parts import attention_projections, mlp_linears, named_blocks, towers
@@ -135,6 +136,7 @@ def test_folding_keeps_outputs_and_gives_plain_names(name: str) -> None:
     fold_lora(encoder)
     assert encoder.model.state_dict().keys() == names
     assert not lora_weights(encoder) and not trained_parameters(encoder)
+    assert not any(isinstance(module, LowRank) or type(module).__name__.startswith("Parametrized") for module in encoder.modules())
     for left, right in zip(before, small.embeddings(encoder), strict=True):
         assert torch.equal(left, right)
     for key, tensor in encoder.model.state_dict().items():
@@ -199,8 +201,6 @@ def test_updates_follow_to_half_precision_compute(encoder: Encoder) -> None:
 
 
 def test_no_tower_is_changed_when_one_has_no_place(tmp_path: Path) -> None:
-    from common.errors import UserError
-
     encoder = small.encoder(small.huggingface_text(tmp_path), vocabulary=100, length=20)
     with pytest.raises(UserError, match=r"The text tower of 'small' \(HFTextEncoder\)"):
         add_lora(encoder, RANK, SCALE, False, 0)

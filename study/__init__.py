@@ -1,0 +1,1 @@
+"""What is learnt from many finished cells: lines through outcomes, agreement of rankings, predictions, figures."""
