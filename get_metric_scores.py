@@ -1,12 +1,16 @@
-"""Measure embeddings files: IIMM and its two terms, alignment, text similarity, modality gap, uniformity.
+"""Measure embeddings files: IIMM and its two terms, gap, uniformity, and how well the labels can be told from the images.
 
     python get_metric_scores.py --embeddings embeddings/clip/EuroSAT_train.safetensors
     python get_metric_scores.py --embeddings embeddings/*/*.safetensors --metrics iimm gap --outpath metric_scores.csv
     python get_metric_scores.py --embeddings embeddings/clip/SUN397_train.safetensors --prop 0.1 --seed 3
+    python get_metric_scores.py --embeddings embeddings/clip/DTD_train.safetensors --metrics gbc_spherical transrate --as-released
 
 Rows are added to the table at --outpath; earlier rows stay, and a measurement that is already there is not repeated.
 The names of the released IIMM code are accepted. In it the two terms are swapped relative to the words of the paper:
 uniformity_image is wrong_label (the paper's inter-modal term), inter_images is image_image (the intra-modal term).
+
+A measure is what its paper defines. With --as-released it is what the papers' released code gives, where that differs; the
+column `variant` tells which of the two a row holds.
 """
 
 from __future__ import annotations
@@ -24,26 +28,28 @@ from common.cli import Parser, run
 from common.errors import UserError, unknown_name
 from common.files import append_rows, ensure_folder, read_csv
 from engine.embeddings import Embeddings, load_embeddings, read_metadata
-from metrics.statistics import MetricError, statistics
+from metrics.metric import AS_DEFINED, GEOMETRY
+from metrics.sample import Sample
+from metrics.statistics import MetricError
 from metrics.table import BY_ANY_NAME, METRICS
 
 IDENTITY = (
-    *("data", "model", "finetuning", "split", "proportion", "measure"),
+    *("data", "model", "finetuning", "split", "proportion", "measure", "variant"),
     *("n_images", "n_classes", "seed", "fingerprint", "checkpoint_sha256", "templates", "precision"),
 )  # what makes two rows the same measurement, if their scores agree too; the path of the file, seconds and NumPy's version do not
+DEFAULTS = {"variant": AS_DEFINED}  # of rows that were written before the column existed
+EVERY = "all"  # stands for every measure of the table
 SAME_SCORE = 1e-12  # another processor or BLAS rounds differently in the last digits
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
-    parser.epilog = "metrics (and their released names):\n" + "\n".join(
-        f"  {', '.join(dict.fromkeys([name, *metric.released_names])):30}{metric.description}; high: {metric.higher_is}"
-        for name, metric in METRICS.items()
-    )
+    parser.epilog = list_of_metrics()
     what = parser.add_argument_group("what is measured")
     what.add_argument("--embeddings", nargs="+", type=Path, required=True, metavar="FILE", help="files of get_embeddings.py, or CSV pairs")
-    what.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="measures, listed below (default: all)")
+    what.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"measures, listed below, or '{EVERY}' (default: geometry)")
+    what.add_argument("--as-released", action="store_true", help="the number of the papers' released code where it is another one")
     sample = parser.add_argument_group("on which images")
     sample.add_argument(
         "--prop", type=float, default=1.0, help="share of the images, drawn without replacement; smaller shares lie in larger"
@@ -54,12 +60,24 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def list_of_metrics() -> str:
+    """Every measure by family, and what the released code of some computes instead."""
+    lines = []
+    for family in dict.fromkeys(metric.family for metric in METRICS.values()):
+        lines.append(f"{family} measures (and their released names):")
+        for metric in (metric for metric in METRICS.values() if metric.family == family):
+            names = ", ".join(dict.fromkeys([metric.name, *metric.released_names]))
+            lines.append(f"  {names:30}{metric.description}; high: {metric.higher_is}")
+    notes = [f"  {metric.name:30}{metric.released_note}" for metric in METRICS.values() if metric.as_released]
+    return "\n".join([*lines, *(["as released:"] if notes else []), *notes])
+
+
 def main() -> None:
     """Check everything, measure every file, then write."""
     arguments = parse_arguments()
     check(arguments)
-    names, files = list(dict.fromkeys(arguments.metrics or METRICS)), list(dict.fromkeys(arguments.embeddings))
-    rows = [row for file in files for row in measure(file, names, arguments.prop, arguments.seed)]
+    names, files = chosen_names(arguments.metrics), list(dict.fromkeys(arguments.embeddings))
+    rows = [row for file in files for row in measure(file, names, arguments)]
     new = without_known(rows, read_csv(arguments.outpath))
     if new:
         append_rows(arguments.outpath, new)
@@ -70,8 +88,8 @@ def main() -> None:
 def check(arguments: argparse.Namespace) -> None:
     """All that can be told before any number is computed: names, ranges, headers of all files, the table."""
     for name in arguments.metrics:
-        if name not in BY_ANY_NAME:
-            raise unknown_name("metric", name, BY_ANY_NAME)
+        if name not in BY_ANY_NAME and name != EVERY:
+            raise unknown_name("metric", name, [*BY_ANY_NAME, EVERY])
     if not 0 < arguments.prop <= 1:
         raise UserError(f"--prop must lie above 0 and at most at 1, not {arguments.prop:g}.")
     if arguments.seed < 0:
@@ -82,13 +100,22 @@ def check(arguments: argparse.Namespace) -> None:
     read_csv(arguments.outpath)
 
 
-def measure(file: Path, names: Sequence[str], proportion: float, seed: int) -> list[dict[str, Any]]:
-    """One row per measure of one file; all come from one pass over its images."""
+def chosen_names(given: Sequence[str]) -> list[str]:
+    """The measures that are meant, each once: by default those that are cheap and defined for all embeddings."""
+    names = given or [name for name, metric in METRICS.items() if metric.family == GEOMETRY]
+    return list(dict.fromkeys(one for name in names for one in (METRICS if name == EVERY else [name])))
+
+
+def measure(file: Path, names: Sequence[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row per measure of one file; the sums that several need are made once."""
     embeddings = load_embeddings(file)
-    images = draw(len(embeddings.labels), proportion, seed)
-    common = provenance(file, embeddings, proportion, seed) | {"n_images": len(images)}
+    images = draw(len(embeddings.labels), arguments.prop, arguments.seed)
+    common = provenance(file, embeddings, arguments.prop, arguments.seed) | {"n_images": len(images)}
+    sample = Sample(embeddings.image_embeddings, embeddings.text_embeddings, embeddings.labels, seed=arguments.seed)
+    if len(images) < len(sample):
+        sample = sample.subset(images)
     try:
-        return [common | scores for scores in score(embeddings, images, names)]
+        return [common | scores for scores in score(sample, names, arguments.as_released)]
     except MetricError as error:
         raise UserError(f"'{file}' cannot be measured: {error}") from error
 
@@ -99,17 +126,13 @@ def draw(count: int, proportion: float, seed: int) -> np.ndarray[Any, np.dtype[n
     return np.sort(np.random.default_rng(seed).permutation(count)[:size])
 
 
-def score(embeddings: Embeddings, images: np.ndarray[Any, np.dtype[np.int64]], names: Sequence[str]) -> Iterable[dict[str, Any]]:
-    """Each measure's score and seconds; the pass that they share is counted in each, as if it were computed alone."""
-    everything = len(images) == len(embeddings.labels)
-    chosen = slice(None) if everything else images
-    started = time.perf_counter()
-    shared = statistics(embeddings.image_embeddings[chosen], embeddings.text_embeddings, embeddings.labels[chosen])
-    shared_seconds = time.perf_counter() - started
+def score(sample: Sample, names: Sequence[str], as_released: bool) -> Iterable[dict[str, Any]]:
+    """Each measure's score and seconds; sums that several need are counted in the first of them."""
     for name in names:
-        started = time.perf_counter()
-        value = BY_ANY_NAME[name].from_statistics(shared)
-        yield {"measure": name, "score": value, "seconds": round(shared_seconds + time.perf_counter() - started, 6)}
+        metric, started = BY_ANY_NAME[name], time.perf_counter()
+        value = metric.score(sample, as_released)
+        seconds = round(time.perf_counter() - started, 6)
+        yield {"measure": name, "variant": metric.variant(as_released), "score": value, "seconds": seconds}
 
 
 def provenance(file: Path, embeddings: Embeddings, proportion: float, seed: int) -> dict[str, Any]:
@@ -117,7 +140,7 @@ def provenance(file: Path, embeddings: Embeddings, proportion: float, seed: int)
     facts = embeddings.metadata
     return {
         **{"data": facts["dataset"], "model": facts["model"], "finetuning": facts["tuning"], "split": facts["split"]},
-        **{"proportion": proportion, "measure": "", "score": ""},
+        **{"proportion": proportion, "measure": "", "score": "", "variant": ""},
         **{"n_images": 0, "n_classes": len(embeddings.text_embeddings), "seed": seed, "fingerprint": facts["fingerprint"]},
         **{"checkpoint_sha256": facts["checkpoint_sha256"], "templates": facts["templates"], "precision": facts["precision"]},
         **{"file": str(file), "seconds": 0.0, "numpy": np.__version__},
@@ -149,15 +172,16 @@ def same_score(score: float, known: str | float) -> bool:
 def identity(row: Mapping[str, Any]) -> tuple[str, ...]:
     """What two rows of the same measurement share; files that do not know their samples are told apart by their path."""
     columns = IDENTITY if row.get("fingerprint") else (*IDENTITY, "file")
-    return tuple(str(row.get(column, "")) for column in columns)
+    return tuple(str(row.get(column) or DEFAULTS.get(column, "")) for column in columns)
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print file, measure and score in columns."""
+    """Print file, measure and score in columns, and which scores are not those of the definition."""
     width, measure_width = (max(len(row[column]) for row in rows) for column in ("file", "measure"))
     print(f"{'file':{width}}  {'measure':{measure_width}}  {'score':>10}")
     for row in rows:
-        print(f"{row['file']:{width}}  {row['measure']:{measure_width}}  {row['score']:10.6f}")
+        variant = "" if row["variant"] == AS_DEFINED else f"  {row['variant']}"
+        print(f"{row['file']:{width}}  {row['measure']:{measure_width}}  {row['score']:10.6f}{variant}")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,6 @@ def main() -> None:
             reduction=args.reduction,
             adapter_ratio=args.adapter_ratio,
             probe_init=args.probe_init,
-            seed=args.seed,
         ),
         fit=FitOptions(
             epochs=args.nepochs,
@@ -106,7 +105,6 @@ def main() -> None:
         templates=read_templates(args.template),
         data_dir=args.data_dir,
         model_dir=args.model_dir,
-        log_with=args.log_with,
         resume=args.resume,
         overwrite=args.overwrite,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import MutableMapping, Sequence
@@ -96,6 +97,7 @@ def start(
 ) -> Runtime:
     """Set up this process. ``auto`` is the accelerator where there is one, and bf16 where the hardware has it, else fp32."""
     _check_device(device)
+    _check_tracker(tracker)
     chosen = _choose_precision(device, precision)
     adopt_srun(os.environ)
     accelerator = Accelerator(
@@ -138,6 +140,12 @@ def _check_processes(accelerator: Accelerator) -> None:
 def _check_device(device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA device is visible to torch; use --device cpu or auto.")
+
+
+def _check_tracker(name: str | None) -> None:
+    """Accelerate would go on without one that is not installed."""
+    if name is not None and importlib.util.find_spec(name) is None:
+        raise UserError(f"--log-with {name} needs the package of that name; install it with 'pip install {name}'.")
 
 
 def _choose_precision(device: str, precision: str) -> str:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from common.errors import UserError
 from engine.runtime import Runtime
 
 PROJECT = "clipscope"
-
-
-def check_tracker(name: str | None) -> None:
-    """A :class:`UserError` when the tracker called ``name`` is not installed, which accelerate would pass over in silence."""
-    if name is not None and importlib.util.find_spec(name) is None:
-        raise UserError(f"--log-with {name} needs the package of that name; install it with 'pip install {name}'.")
 
 
 def start_tracker(runtime: Runtime, run: str, settings: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from engine.order import EpochOrder
 from engine.runtime import Runtime
 from engine.signals import stopped_at_once
 from engine.state import Progress
-from engine.trackers import check_tracker, start_tracker
+from engine.trackers import start_tracker
 from models.augment import augmentation
 from models.checkpoint import base_sha256, make_header, save_checkpoint
 from models.encoder import Encoder
@@ -50,7 +50,6 @@ class TrainRequest:
     templates: tuple[str, ...] | None = None
     data_dir: Path = Path("data")
     model_dir: Path = Path("ckpts")
-    log_with: str | None = None
     resume: bool = False
     overwrite: bool = False
 
@@ -114,7 +113,6 @@ def train(runtime: Runtime, request: TrainRequest) -> RunFiles:
     Raises :class:`UserError` before any work when the run was done already or another one's state is in the way, and
     :class:`~common.errors.Interrupted` when a signal asks to stop.
     """
-    check_tracker(request.log_with)
     files = RunFiles.named(ensure_folder(request.model_dir), run_name(request, runtime.precision, runtime.seed))
     if _must_run(runtime, request, files):
         with stopped_at_once():
@@ -123,6 +121,7 @@ def train(runtime: Runtime, request: TrainRequest) -> RunFiles:
 
 
 def _train(runtime: Runtime, request: TrainRequest, files: RunFiles) -> None:
+    request = replace(request, options=replace(request.options, seed=runtime.seed))  # one seed decides everything
     train_task, val_task = (_task(request, split) for split in ("train", "val"))
     encoder = load_encoder(request.model).to(runtime.device)
     base = base_sha256(encoder)

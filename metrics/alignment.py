@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
+from metrics.metric import ALWAYS, DUPLICATION, EMPTY_CLASS, Metric, from_statistics
 from metrics.statistics import Statistics, require, statistics
 
 
@@ -24,3 +25,14 @@ def alignment_of(of: Statistics) -> float:
     """:func:`alignment` from statistics."""
     require(of.images.count, 1, "image", "alignment")
     return of.correct_sum / of.images.count
+
+
+METRIC = Metric(
+    "alignment",
+    "mean cosine of images with the text of their own class",
+    alignment,
+    from_statistics(alignment_of),
+    higher_is="images closer to their correct caption",
+    invariances=ALWAYS | {DUPLICATION, EMPTY_CLASS},
+    released_names=("cos_sim",),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metrics.metric import ALWAYS, DUPLICATION, Metric, from_statistics
 from metrics.statistics import Statistics, require, statistics
 
 
@@ -25,3 +26,16 @@ def gap_of(of: Statistics) -> float:
     require(of.images.count, 1, "image", "gap")
     require(len(of.texts), 1, "class text", "gap")
     return float(np.linalg.norm(of.images.total / of.images.count - of.texts.mean(axis=0)))
+
+
+METRIC = Metric(
+    "gap",
+    "modality gap: distance of the mean image from the mean text",
+    gap,
+    from_statistics(gap_of),
+    higher_is="images and texts further apart",
+    range=(0.0, 2.0),
+    needs_labels=False,
+    invariances=ALWAYS | {DUPLICATION},
+    released_names=("gap",),
+)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from numpy.typing import ArrayLike
 
+from metrics.metric import ALWAYS, DUPLICATION, EMPTY_CLASS, SEPARATE_ROTATION, Metric, from_statistics
 from metrics.statistics import ImageSums, Statistics, image_sums, mean_over_pairs, require, statistics
 
 
@@ -86,3 +87,39 @@ def wrong_label_of(of: Statistics) -> float:
     require(len(of.texts), 2, "class text", "wrong_label")
     all_pairs = float(of.images.total @ of.texts.sum(axis=0))
     return (all_pairs - of.correct_sum) / (of.images.count * (len(of.texts) - 1))
+
+
+METRICS = (
+    Metric(
+        "iimm",
+        "Inter-Intra Modal Measure: mean of wrong_label and image_image",
+        iimm,
+        from_statistics(iimm_of),
+        higher_is="larger gain from fine-tuning, more forgetting",
+        min_images=2,
+        min_classes=2,
+        released_names=("IIMM",),
+    ),
+    Metric(
+        "image_image",
+        "mean cosine over distinct image pairs (the intra-modal term of IIMM)",
+        image_image,
+        lambda sample: image_image_of(sample.image_sums),
+        higher_is="images more alike",
+        needs_text=False,
+        needs_labels=False,
+        min_images=2,
+        invariances=ALWAYS | {SEPARATE_ROTATION, EMPTY_CLASS},
+        released_names=("inter_images",),
+    ),
+    Metric(
+        "wrong_label",
+        "mean cosine of images with the texts of other classes (the inter-modal term of IIMM)",
+        wrong_label,
+        from_statistics(wrong_label_of),
+        higher_is="images closer to wrong captions",
+        min_classes=2,
+        invariances=ALWAYS | {DUPLICATION},
+        released_names=("uniformity_image",),
+    ),
+)

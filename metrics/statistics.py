@@ -105,9 +105,9 @@ def image_sums(image_embeddings: ArrayLike, labels: ArrayLike | None = None, cla
     order = None if classes == 1 else np.argsort(labels, kind="stable")
     class_sums = np.zeros((classes, images.shape[1]))
     squared_length = 0.0
-    for rows, block, squares in _blocks("image_embeddings", images, order):
+    for rows, block, squares in unit_blocks("image_embeddings", images, order):
         squared_length += float(squares.sum())
-        _add_by_class(class_sums, block, labels[rows])
+        add_by_class(class_sums, block, labels[rows])
     return ImageSums(len(images), squared_length, np.bincount(labels, minlength=classes), class_sums)
 
 
@@ -129,7 +129,7 @@ def unit_rows(name: str, values: ArrayLike) -> Float64:
     """The matrix ``values`` as a new float64 array; MetricError unless its rows are finite and of length 1."""
     matrix = as_matrix(name, values)
     rows_of = np.empty(matrix.shape)
-    for rows, block, _ in _blocks(name, matrix):
+    for rows, block, _ in unit_blocks(name, matrix):
         rows_of[rows] = block
     return rows_of
 
@@ -155,22 +155,26 @@ def as_labels(values: ArrayLike, count: int, classes: int) -> Labels:
     return labels.astype(np.int64, copy=False)
 
 
-Block = tuple["slice | Labels", Float64, Float64]
+def float64_blocks(matrix: Floats, order: Labels | None = None) -> Iterator[tuple[slice | Labels, Float64]]:
+    """The rows, in ``order`` if given: which they are, and their values as float64.
 
-
-def _blocks(name: str, matrix: Floats, order: Labels | None = None) -> Iterator[Block]:
-    """The rows, in ``order`` if given: which, as float64, and their squared lengths, which are checked to be 1.
-
-    Every block is the same piece of memory: a new one each time costs more than the sums themselves.
+    Every block is the same piece of memory, which the caller may write to: a new one each time costs more than the sums.
     """
     size = max(1, BLOCK_VALUES // max(1, matrix.shape[1]))
-    memory = np.empty((min(size, len(matrix)), matrix.shape[1]))
-    for start in range(0, len(matrix), size):
-        rows = slice(start, start + size) if order is None else order[start : start + size]
-        block = memory[: min(size, len(matrix) - start)]
+    count = len(matrix) if order is None else len(order)
+    memory = np.empty((min(size, count), matrix.shape[1]))
+    for start in range(0, count, size):
+        rows = slice(start, min(start + size, count)) if order is None else order[start : start + size]
+        block = memory[: min(size, count - start)]
         block[:] = matrix[rows]
+        yield rows, block
+
+
+def unit_blocks(name: str, matrix: Floats, order: Labels | None = None) -> Iterator[tuple[slice | Labels, Float64, Float64]]:
+    """:func:`float64_blocks` with the squared lengths of the rows, which are checked to be 1."""
+    for rows, block in float64_blocks(matrix, order):
         squares = np.einsum("ij,ij->i", block, block)
-        _check_unit(name, np.sqrt(squares), np.arange(start, start + len(block)) if order is None else order[start : start + size])
+        _check_unit(name, np.sqrt(squares), np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows)
         yield rows, block, squares
 
 
@@ -184,7 +188,7 @@ def _check_unit(name: str, lengths: Float64, numbers: Labels) -> None:
     raise MetricError(f"Row {row} of {name} has length {length:.6g}; every row must be a unit vector (to {UNIT_TOLERANCE:g}).")
 
 
-def _add_by_class(class_sums: Float64, block: Float64, labels: Labels) -> None:
+def add_by_class(class_sums: Float64, block: Float64, labels: Labels) -> None:
     """Add rows that are sorted by class: one sum per run of equal labels (np.add.reduceat is ten times slower here)."""
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     for start, end in pairwise([*starts.tolist(), len(labels)]):

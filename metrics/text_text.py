@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metrics.metric import ALWAYS, DUPLICATION, SEPARATE_ROTATION, Metric
 from metrics.statistics import Float64, mean_over_pairs, require, unit_rows
 
 
@@ -23,3 +24,18 @@ def text_text_of(texts: Float64) -> float:
     """:func:`text_text` from float64 texts that have been checked."""
     require(len(texts), 2, "class text", "text_text")
     return mean_over_pairs(texts.sum(axis=0), float(np.vdot(texts, texts)), len(texts))
+
+
+METRIC = Metric(
+    "text_text",
+    "mean cosine over distinct text pairs",
+    text_text,
+    lambda sample: text_text_of(sample.unit_texts),
+    higher_is="class texts more alike",
+    needs_images=False,
+    needs_labels=False,
+    min_images=0,
+    min_classes=2,
+    invariances=ALWAYS | {SEPARATE_ROTATION, DUPLICATION},
+    released_names=("inter_text",),
+)

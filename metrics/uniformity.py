@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metrics.metric import ALWAYS, DUPLICATION, Metric, from_statistics
 from metrics.statistics import MetricError, Statistics, require, statistics
 
 
@@ -33,3 +34,16 @@ def uniformity_text_of(of: Statistics) -> float:
         raise MetricError(f"uniformity_text is undefined when all images are of one class ({int(np.argmin(others))}).")
     cosines = of.texts @ images.total - np.einsum("kd,kd->k", of.texts, images.class_sums)
     return float(np.mean(cosines / others))
+
+
+METRIC = Metric(
+    "uniformity_text",
+    "mean over texts of their mean cosine with the images of other classes",
+    uniformity_text,
+    from_statistics(uniformity_text_of),
+    higher_is="texts closer to images of other classes",
+    min_images=2,
+    min_classes=2,
+    invariances=ALWAYS | {DUPLICATION},
+    released_names=("uniformity_text",),
+)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from study.regression import Float64, UndefinedError, checked_pair
+from study.regression import Float64, checked_pair
 
 EXACT_WITH_TIES = 8  # 8! = 40,320 orders are counted in a moment, 10! are not
 EXACT_WITHOUT_TIES = 170  # as far as SciPy's recursion goes

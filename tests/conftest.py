@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import forget_accelerator, write_images, write_model
+
+# Read when torch is first imported. Small models gain nothing from more threads, and threads that wait for one another on a
+# busy machine are many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ class Scripted:
 # --- updates -------------------------------------------------------------------------------------------------------
 
 
-def direct_gradients(small_model, task, batch, temporary=None):
+def direct_gradients(small_model, task, batch):
     """Gradients of the mean cross-entropy over all class prompts, with open_clip's own methods."""
     encoder = load_encoder(str(small_model))
     model = encoder.model.requires_grad_(True)
@@ -131,9 +131,8 @@ def test_the_gradient_is_that_of_the_mean_cross_entropy_over_all_class_prompts(m
     noted = Recorder(fit)
     fit.run()
     expected = direct_gradients(small_model, tasks[0], next(iter(EpochOrder(19, 19))))
-    assert_close(noted.gradients[0], {name: expected[name] for name in noted.gradients[0]}, 2e-6)
-    assert sum(float(gradient.abs().sum()) for gradient in expected.values()) > 1  # not 0 against 0
-    assert set(fit.parameters) == set(expected)
+    assert_close(noted.gradients[0], expected, 5e-5)
+    assert sum(float(gradient.abs().sum()) for gradient in expected.values()) > 100  # not 0 against 0
 
 
 @pytest.mark.parametrize(("size", "accumulate"), [(4, 2), (2, 4), (3, 5)])
@@ -258,7 +257,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_step_and_learning_rate(
     if check_every > 1:
         monkeypatch.setattr(Fit, "_check_losses", in_groups_of(check_every))
     fit = make("bias", kind=Scripted, epochs=3, schedule="linear")
-    fit.inputs.pixels[next(iter(EpochOrder(19, 19)))[0][9]] = float("nan")  # an image of step 3 in epoch 1
+    fit.inputs.pixels[next(iter(EpochOrder(19, 19)))[9]] = float("nan")  # an image of step 3 in epoch 1
     with pytest.raises(UserError, match=re.escape("The loss became nan in step 3 (epoch 1) at learning rate 0.00866667; use a smaller")):
         fit.run()
     assert not fit.files.state.exists()
