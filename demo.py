@@ -24,10 +24,10 @@ from common.files import read_csv
 TRAINED = ("Digits", "Glyphs-Inverted")
 BYSTANDER = "Shapes-Color"
 RECIPES = {  # tuning -> arguments of train.py
-    "full": ["--model-name", "tiny", "--lr", "3e-3"],
-    "lora": ["--model-name", "lora", "--base-model", "tiny", "--rank", "8", "--lr", "3e-2"],
+    "full": ["--model-name", "tiny", "--lr", "3e-4"],
+    "lora": ["--model-name", "lora", "--base-model", "tiny", "--lr", "1e-2"],
 }
-EPOCHS = "6"
+SCHEDULE = ["--optimizer", "AdamW", "--schedule", "cosine", "--warmup", "20", "--bs", "32", "--nepochs", "5"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -60,8 +60,7 @@ def fine_tune(folder: Path) -> dict[tuple[str, str], Path]:
     for task in TRAINED:
         for tuning, recipe in RECIPES.items():
             output = call(
-                *("train.py", "--dataset", task, *recipe, "--optimizer", "AdamW", "--nepochs", EPOCHS, "--num-workers", "0"),
-                *("--model-dir", folder / "ckpts"),
+                *("train.py", "--dataset", task, *recipe, *SCHEDULE, "--num-workers", "0", "--model-dir", folder / "ckpts"),
             )
             best[task, tuning] = Path(output.strip().splitlines()[-1].removeprefix("best checkpoint: "))
     return best

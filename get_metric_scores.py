@@ -28,7 +28,7 @@ from common.cli import Parser, run
 from common.errors import UserError, unknown_name
 from common.files import append_rows, ensure_folder, read_csv
 from engine.embeddings import Embeddings, load_embeddings, read_metadata
-from metrics.metric import AS_DEFINED, GEOMETRY
+from metrics.metric import AS_DEFINED
 from metrics.sample import Sample
 from metrics.statistics import MetricError
 from metrics.table import BY_ANY_NAME, METRICS
@@ -38,6 +38,7 @@ IDENTITY = (
     *("n_images", "n_classes", "seed", "fingerprint", "checkpoint_sha256", "templates", "precision"),
 )  # what makes two rows the same measurement, if their scores agree too; the path of the file, seconds and NumPy's version do not
 DEFAULTS = {"variant": AS_DEFINED}  # of rows that were written before the column existed
+DEFAULT = ("iimm", "image_image", "wrong_label", "alignment", "text_text", "gap", "uniformity_text")  # sums alone: seconds for any N
 EVERY = "all"  # stands for every measure of the table
 SAME_SCORE = 1e-12  # another processor or BLAS rounds differently in the last digits
 
@@ -48,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.epilog = list_of_metrics()
     what = parser.add_argument_group("what is measured")
     what.add_argument("--embeddings", nargs="+", type=Path, required=True, metavar="FILE", help="files of get_embeddings.py, or CSV pairs")
-    what.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"measures, listed below, or '{EVERY}' (default: geometry)")
+    what.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"measures, listed below, or '{EVERY}' (default: {' '.join(DEFAULT)})")
     what.add_argument("--as-released", action="store_true", help="the number of the papers' released code where it is another one")
     sample = parser.add_argument_group("on which images")
     sample.add_argument(
@@ -101,9 +102,8 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def chosen_names(given: Sequence[str]) -> list[str]:
-    """The measures that are meant, each once: by default those that are cheap and defined for all embeddings."""
-    names = given or [name for name, metric in METRICS.items() if metric.family == GEOMETRY]
-    return list(dict.fromkeys(one for name in names for one in (METRICS if name == EVERY else [name])))
+    """The measures that are meant, each once."""
+    return list(dict.fromkeys(one for name in given or DEFAULT for one in (METRICS if name == EVERY else [name])))
 
 
 def measure(file: Path, names: Sequence[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:

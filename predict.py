@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.arguments import count, positive_int, proportion
 from common.cli import Parser, run
-from common.errors import UserError, unknown_name
+from common.errors import UserError
 from common.files import ensure_folder
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ def fit_and_predict(args: argparse.Namespace, outcomes: list[Outcome]) -> dict[s
     measure = canonical(args.measure)
     fits, remarks = fit_all(outcomes, measure)
     if args.embeddings and measure not in BY_ANY_NAME:
-        raise unknown_name("measure, which embeddings cannot be scored by:", measure, BY_ANY_NAME)
+        raise UserError(
+            f"'{measure}' is not a measure of clipscope, so --embeddings cannot be scored by it; see get_metric_scores.py --help."
+        )
     tasks = [new_task(file, measure, outcomes, args.zero_shot_accuracy) for file in args.embeddings]
     predictions = [predict(fits, task, args.confidence) for task in tasks]
     blocks = [fit_lines(fit) for fit in fits.values()] + [list(remarks)]

@@ -124,6 +124,7 @@ def embed_task(runtime: Runtime, selection: Selection, task: Task, options: Load
         templates=task.templates,
         precision=runtime.precision,
         checkpoint=selection.checkpoint,
+        logit_scale=f"{selection.encoder.logit_scale.exp().item():.9g}",
         embedding_seconds=f"{images.seconds:.3f}",
         text_seconds=f"{text_seconds:.3f}",
         n_skipped=str(len(images.skipped)),

@@ -18,18 +18,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metrics.hscore import varying
+from metrics.linear_algebra import EPSILON, positive_eigen
 from metrics.metric import CLASS_ORDER, DUPLICATION, EMPTY_CLASS, IMAGE_ORDER, TRANSFERABILITY, Metric
 from metrics.sample import Sample
-from metrics.scatter import EPSILON, Scatter, require_classes
+from metrics.scatter import Scatter, require_classes
 from metrics.statistics import Float64, Floats, Labels, MetricError
 
 RELEASED_EPSILON = 1e-8  # which the released code adds to standard deviations
 
 
 class FLabels(NamedTuple):
-    """Products [K, K] of F-labels, summed over images and dimensions: ``all`` of them, and of what images ``explain``."""
+    """Products [K, K] of F-labels, summed over images and dimensions: of themselves, and of the part that images explain."""
 
-    all: Float64
+    products: Float64
     explained: Float64
     images: int
     width: int
@@ -48,8 +50,8 @@ def emms(image_embeddings: ArrayLike, text_embeddings: ArrayLike, labels: ArrayL
     with images, and an encoder that embeds the texts of all these classes alike.
 
     >>> images, texts = [[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]
-    >>> round(emms(images, texts, labels=[0, 0, 1, 1]), 6), round(emms(images, texts, labels=[0, 1, 1, 0]), 6)
-    (-0.230769, -0.0)
+    >>> round(emms(images, texts, labels=[0, 0, 1, 1]), 6)
+    -0.307692
     """
     features = tuple(np.asarray(values) for values in (text_embeddings, *others)) if others else ()
     return emms_of(Sample(np.asarray(image_embeddings), np.asarray(text_embeddings), np.asarray(labels), text_features=features))
@@ -58,9 +60,9 @@ def emms(image_embeddings: ArrayLike, text_embeddings: ArrayLike, labels: ArrayL
 def emms_of(sample: Sample) -> float:
     """:func:`emms` of a sample; F-labels are its ``text_features``, or where there are none its own encoder's texts."""
     of = f_labels(sample)
-    unexplained = of.all - of.explained
+    unexplained = of.products - of.explained
     weights = simplex_minimum(unexplained)
-    return -max(0.0, float(weights @ unexplained @ weights)) / (of.images * of.width)
+    return min(0.0, -float(weights @ unexplained @ weights) / (of.images * of.width))
 
 
 def emms_as_released(sample: Sample) -> float:
@@ -71,11 +73,11 @@ def emms_as_released(sample: Sample) -> float:
     that the released code adds to standard deviations); with more it is no minimum.
     """
     of = f_labels(sample, RELEASED_EPSILON)
-    equal = np.full(len(of.all), 1 / len(of.all))
+    equal = np.full(len(of.products), 1 / len(of.products))
     explained = of.explained @ equal
-    weights = sparsemax(np.linalg.lstsq(of.all, explained, rcond=1e-12)[0])
-    error = equal @ explained - 2 * weights @ explained + weights @ of.all @ weights
-    return -max(0.0, float(error)) / of.images * of.width
+    weights = sparsemax(np.linalg.lstsq(of.products, explained, rcond=1e-12)[0])
+    error = equal @ explained - 2 * weights @ explained + weights @ of.products @ weights
+    return min(0.0, -float(error) / of.images * of.width)
 
 
 def f_labels(sample: Sample, epsilon: float = 0.0) -> FLabels:
@@ -139,9 +141,10 @@ def _standardised(features: Floats, counts: Labels, width: int, epsilon: float) 
 
 def _whitened_offsets(of: Scatter) -> Float64:
     """sqrt(n_c) (m_c - m) in coordinates in which the scatter of all images is the identity, [C, rank]."""
-    values, vectors = np.linalg.eigh(of.centred)
-    kept = values > max(values[-1], 0.0) * len(values) * EPSILON
-    return (of.class_offsets @ vectors[:, kept]) / np.sqrt(values[kept])
+    used = varying(of)
+    scale = np.sqrt(np.diag(of.centred)[used])
+    values, vectors = positive_eigen(of.centred[np.ix_(used, used)] / np.outer(scale, scale), of.count)
+    return (of.class_offsets[:, used] / scale) @ vectors / np.sqrt(values)
 
 
 def _products(parts: list[Float64]) -> Float64:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metrics.metric import DUPLICATION, ROTATION, TRANSFERABILITY, WITHOUT_TEXT, Metric, from_scatter
+from metrics.metric import DUPLICATION, ROTATION, TRANSFERABILITY, WITHOUT_TEXT, Metric, from_squares
 from metrics.sample import Sample
-from metrics.scatter import EPSILON, Scatter, require_classes
+from metrics.scatter import EPSILON, Squares, require_classes
 from metrics.statistics import Float64
 
 RELEASED_FLOOR = 1e-4  # least variance of a feature in the released code
@@ -31,9 +31,9 @@ def gbc_spherical(image_embeddings: ArrayLike, labels: ArrayLike) -> float:
     labels [N]; classes without images don't count. Raises MetricError for fewer than two classes with images.
 
     >>> round(gbc_spherical([[0.0, 1.0], [0.2, 0.6], [0.3, 0.1], [0.6, 0.0]], [0, 0, 1, 1]), 6)
-    -0.129084
+    -0.019596
     """
-    return gbc_spherical_of(Sample(image_embeddings, labels=labels).scatter)
+    return gbc_spherical_of(Sample(np.asarray(image_embeddings), labels=np.asarray(labels)).squares)
 
 
 def gbc_diagonal(image_embeddings: ArrayLike, labels: ArrayLike) -> float:
@@ -42,9 +42,9 @@ def gbc_diagonal(image_embeddings: ArrayLike, labels: ArrayLike) -> float:
     B = sum_d (m_cd - m_c'd)^2 / (8 s_d) + log(s_d / sqrt(s_cd s_c'd)) / 2, with s_d = (s_cd + s_c'd) / 2. Depends on the axes.
 
     >>> round(gbc_diagonal([[0.0, 1.0], [0.2, 0.6], [0.3, 0.1], [0.6, 0.0]], [0, 0, 1, 1]), 6)
-    -0.009337
+    -0.018781
     """
-    return gbc_diagonal_of(Sample(image_embeddings, labels=labels).scatter)
+    return gbc_diagonal_of(Sample(np.asarray(image_embeddings), labels=np.asarray(labels)).squares)
 
 
 class Gaussians(NamedTuple):
@@ -59,7 +59,7 @@ class Gaussians(NamedTuple):
     rounding: Float64
 
 
-def gaussians(of: Scatter, measure: str) -> Gaussians:
+def gaussians(of: Squares, measure: str) -> Gaussians:
     """The Gaussians; a variance no greater than the rounding of its mean makes a point."""
     require_classes(of, measure)
     compact = of.compact
@@ -70,31 +70,31 @@ def gaussians(of: Scatter, measure: str) -> Gaussians:
     return Gaussians(compact.class_means - of.mean, np.where(points, 0.0, variances), points, rounding)
 
 
-def gbc_spherical_of(of: Scatter) -> float:
-    """:func:`gbc_spherical` from second moments."""
+def gbc_spherical_of(of: Squares) -> float:
+    """:func:`gbc_spherical` from squares."""
     means, variances, points, rounding = gaussians(of, "gbc_spherical")
-    all_points = points.all(axis=1, keepdims=True)
+    all_points = np.asarray(points.all(axis=1))[:, None]
     overlap = spherical_overlap(means, np.where(all_points[:, 0], 1.0, variances.mean(axis=1)), means.shape[1])
-    return -total(overlap, apart(means, all_points, rounding))
+    return 0.0 - total(overlap, apart(means, all_points, rounding))
 
 
-def gbc_spherical_as_released(of: Scatter) -> float:
+def gbc_spherical_as_released(of: Squares) -> float:
     """The log-determinant counts one feature instead of D, and variances are at least 1e-4."""
     means, variances, *_ = gaussians(of, "gbc_spherical")
-    return -total(spherical_overlap(means, np.maximum(variances, RELEASED_FLOOR).mean(axis=1), 1))
+    return 0.0 - total(spherical_overlap(means, np.maximum(variances, RELEASED_FLOOR).mean(axis=1), 1))
 
 
-def gbc_diagonal_of(of: Scatter) -> float:
-    """:func:`gbc_diagonal` from second moments."""
+def gbc_diagonal_of(of: Squares) -> float:
+    """:func:`gbc_diagonal` from squares."""
     means, variances, points, rounding = gaussians(of, "gbc_diagonal")
     overlap = diagonal_overlap(np.where(points, 0.0, means), np.where(points, 1.0, variances))
-    return -total(overlap, apart(means, points, rounding))
+    return 0.0 - total(overlap, apart(means, points, rounding))
 
 
-def gbc_diagonal_as_released(of: Scatter) -> float:
+def gbc_diagonal_as_released(of: Squares) -> float:
     """Variances are at least 1e-4."""
     means, variances, *_ = gaussians(of, "gbc_diagonal")
-    return -total(diagonal_overlap(means, np.maximum(variances, RELEASED_FLOOR)))
+    return 0.0 - total(diagonal_overlap(means, np.maximum(variances, RELEASED_FLOOR)))
 
 
 def spherical_overlap(means: Float64, variances: Float64, dimensions: int) -> Float64:
@@ -144,7 +144,7 @@ METRICS = (
         "gbc_spherical",
         "Gaussian Bhattacharyya coefficient: minus the overlap of classes, one variance per class",
         gbc_spherical,
-        from_scatter(gbc_spherical_of),
+        from_squares(gbc_spherical_of),
         higher_is="classes overlap less",
         family=TRANSFERABILITY,
         range=(-np.inf, 0.0),
@@ -152,7 +152,7 @@ METRICS = (
         min_images=2,
         min_classes=2,
         invariances=WITHOUT_TEXT | {DUPLICATION},
-        as_released=from_scatter(gbc_spherical_as_released),
+        as_released=from_squares(gbc_spherical_as_released),
         released_note="the log-determinant counts one feature instead of D; variances of features are at least 1e-4",
         cost="O(N D + C^2 D)",
     ),
@@ -160,7 +160,7 @@ METRICS = (
         "gbc_diagonal",
         "Gaussian Bhattacharyya coefficient: minus the overlap of classes, one variance per class and feature",
         gbc_diagonal,
-        from_scatter(gbc_diagonal_of),
+        from_squares(gbc_diagonal_of),
         higher_is="classes overlap less",
         family=TRANSFERABILITY,
         range=(-np.inf, 0.0),
@@ -168,7 +168,7 @@ METRICS = (
         min_images=2,
         min_classes=2,
         invariances=(WITHOUT_TEXT | {DUPLICATION}) - {ROTATION},
-        as_released=from_scatter(gbc_diagonal_as_released),
+        as_released=from_squares(gbc_diagonal_as_released),
         released_note="variances of features are at least 1e-4",
         cost="O(N D + C^2 D)",
     ),

@@ -17,7 +17,7 @@ from metrics.linear_algebra import shrunk, trace_of_solution
 from metrics.metric import DUPLICATION, TRANSFERABILITY, WITHOUT_TEXT, Metric, from_scatter
 from metrics.sample import Sample
 from metrics.scatter import Scatter, require_classes
-from metrics.statistics import Floats, Float64, float64_blocks
+from metrics.statistics import Float64, Floats, float64_blocks
 
 
 def hscore(image_embeddings: ArrayLike, labels: ArrayLike) -> float:
@@ -27,9 +27,9 @@ def hscore(image_embeddings: ArrayLike, labels: ArrayLike) -> float:
     contribute nothing. Raises MetricError for fewer than two classes with images, and for invalid arrays.
 
     >>> round(hscore([[0.0, 1.0], [0.2, 0.8], [1.0, 0.1], [1.2, 0.0]], [0, 0, 1, 1]), 6)
-    0.993711
+    0.966667
     """
-    return hscore_of(Sample(image_embeddings, labels=labels).scatter)
+    return hscore_of(Sample(np.asarray(image_embeddings), labels=np.asarray(labels)).scatter)
 
 
 def hscore_of(of: Scatter) -> float:
@@ -53,15 +53,17 @@ def hscore_regularized(image_embeddings: ArrayLike, labels: ArrayLike) -> float:
     fewer than two classes with images, and for invalid arrays.
 
     >>> round(hscore_regularized([[0.0, 1.0], [0.2, 0.8], [1.0, 0.1], [1.2, 0.0]], [0, 0, 1, 1]), 6)
-    1.305321
+    1.239781
     """
-    return hscore_regularized_of(Sample(image_embeddings, labels=labels))
+    return hscore_regularized_of(Sample(np.asarray(image_embeddings), labels=np.asarray(labels)))
 
 
 def hscore_regularized_of(sample: Sample) -> float:
     """:func:`hscore_regularized` of a sample."""
     of = sample.scatter
     require_classes(of, "hscore_regularized")
+    if not varying(of).any():
+        return 0.0
     covariance = of.centred / of.count
     shrinkage = ledoit_wolf_shrinkage(covariance, fourth_powers(sample.images, of.mean), of.count)
     trace = trace_of_solution(shrunk(covariance, shrinkage), of.class_offsets, of.count)

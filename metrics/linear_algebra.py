@@ -57,8 +57,8 @@ def well_conditioned_cholesky(matrix: Float64) -> Float64 | None:
 def half_log_determinant_of_one_plus(matrix: Float64) -> float:
     """log det(I + M) / 2, for M positive semidefinite.
 
-    >>> round(half_log_determinant_of_one_plus(np.diag([3.0, 0.0])) / np.log(2), 6)
-    1.0
+    >>> round(half_log_determinant_of_one_plus(np.diag([3.0, 0.0])), 6)
+    0.693147
     """
     shifted = matrix.copy()
     shifted.flat[:: len(matrix) + 1] += 1

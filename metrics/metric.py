@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from metrics.sample import Sample
-from metrics.scatter import Scatter
+from metrics.scatter import Scatter, Squares
 from metrics.statistics import Statistics
 
 # What a measure does not change under. A measure has exactly the invariances that its table entry names.
@@ -79,5 +79,10 @@ def from_statistics(function: Callable[[Statistics], float]) -> Callable[[Sample
 
 
 def from_scatter(function: Callable[[Scatter], float]) -> Callable[[Sample], float]:
-    """A measure of second moments as a measure of samples."""
+    """A measure of the scatter as a measure of samples."""
     return lambda sample: function(sample.scatter)
+
+
+def from_squares(function: Callable[[Squares], float]) -> Callable[[Sample], float]:
+    """A measure of the squares by class and feature as a measure of samples."""
+    return lambda sample: function(sample.squares)

@@ -6,13 +6,13 @@ Li, Jia, Sang, Zhu, Green, Wang, Gong, "Ranking Neural Checkpoints" (CVPR 2021, 
 from __future__ import annotations
 
 import warnings
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from metrics.leep import expected_predictions
 from metrics.metric import TRANSFERABILITY, WITHOUT_TEXT, Metric
+from metrics.once import once_per_sample
 from metrics.sample import Sample
 from metrics.scatter import check_finite
 from metrics.statistics import Float64, MetricError, require
@@ -64,21 +64,21 @@ def posteriors(images: Float64, components: int, seed: int) -> Float64:
         return np.asarray(mixture.fit(projected).predict_proba(projected))
 
 
+@once_per_sample
 def _predictions(sample: Sample) -> Float64:
-    """P(y_i | x_i) for each image, [N]; the mixture is fitted once for score and standard error."""
-    if sample not in _PREDICTIONS:
-        require(len(sample), 1, "image", "nleep")
-        components = COMPONENTS * len(sample.present.classes)
-        require(len(sample), components + 1, f"image and {components} components", "nleep")
-        images = np.array(sample.images, dtype=np.float64)
-        check_finite(images, sample.images)
-        if (images == images[0]).all():
-            raise MetricError("nleep is undefined: all images are equal.")
-        _PREDICTIONS[sample] = expected_predictions(posteriors(images, components, sample.seed), sample.present.labels)
-    return _PREDICTIONS[sample]
+    """sum_v P(y_i | v) P(v | x_i) for each image, [N]; the mixture is fitted once for score and standard error."""
+    require(len(sample), 1, "image", "nleep")
+    components = COMPONENTS * len(sample.present.classes)
+    if len(sample) <= components:
+        raise MetricError(
+            f"nleep is undefined for {len(sample)} images and {components} components; it needs more than 5 images per class."
+        )
+    images = np.array(sample.images, dtype=np.float64)
+    check_finite(images, sample.images)
+    if (images == images[0]).all():
+        raise MetricError("nleep is undefined: all images are equal.")
+    return expected_predictions(posteriors(images, components, sample.seed), sample.present.labels)
 
-
-_PREDICTIONS: WeakKeyDictionary[Sample, Float64] = WeakKeyDictionary()
 
 METRICS = (
     Metric(

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metrics.once import once_per_sample
 from metrics.sample import Sample
 from metrics.statistics import Float64, Labels, MetricError, unit_rows
 
@@ -78,10 +78,12 @@ class Pairs:
     @cached_property
     def values(self) -> Counts:
         """Counts [2, U] over the U distinct similarities, rounded to 2^-40; holds all N (N - 1) / 2 of them in memory."""
+        if len(self) < 2:
+            return np.zeros((2, 0), np.int64)
         tiles = [(tile.similarities[tile.pairs].ravel(), tile.same[tile.pairs].ravel()) for tile in self._tiles()]
-        similarities, same = (np.concatenate(part) if part else np.zeros(0) for part in zip(*tiles, strict=True))
+        similarities, same = (np.concatenate(part) for part in zip(*tiles, strict=True))
         values, place = np.unique(np.rint(similarities * ONTO_GRID), return_inverse=True)
-        return np.bincount(place + len(values) * same.astype(bool), minlength=2 * len(values)).reshape(2, -1)
+        return np.bincount(place + len(values) * same, minlength=2 * len(values)).reshape(2, -1)
 
     @property
     def ranked(self) -> Counts:
@@ -113,14 +115,10 @@ class Pairs:
                 yield Tile(top, left, self.rows[top] @ self.rows[left].T, same)
 
 
+@once_per_sample
 def pairs_of(sample: Sample) -> Pairs:
-    """The pairs of the images of a sample, the same object each time, so that all measures of pairs share one pass."""
-    if sample not in _OF_SAMPLES:
-        _OF_SAMPLES[sample] = Pairs(unit_rows("image_embeddings", sample.images), sample.known_labels)
-    return _OF_SAMPLES[sample]
-
-
-_OF_SAMPLES: WeakKeyDictionary[Sample, Pairs] = WeakKeyDictionary()  # forgotten with the sample
+    """The pairs of the images of a sample, by cosine; all measures of them share one pass."""
+    return Pairs(unit_rows("image_embeddings", sample.images), sample.known_labels)
 
 
 def shares(counts: Counts, measure: str) -> tuple[Float64, Float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metrics.scatter import Scatter, scatter
+from metrics.scatter import ClassMeans, Scatter, Squares, blocks_by_class, class_means, scatter_about, squares_about
 from metrics.statistics import (
     Float64,
     Floats,
@@ -111,9 +112,23 @@ class Sample:
         return Statistics(self.image_sums, self.unit_texts)
 
     @cached_property
+    def class_means(self) -> ClassMeans:
+        """Numbers and means of the images by class; the images may have any length, here and in what follows from it."""
+        return class_means(self.images, self.known_labels, self.classes)
+
+    @cached_property
     def scatter(self) -> Scatter:
-        """The second moments by class; the images may have any length."""
-        return scatter(self.images, self.known_labels, self.classes)
+        """The scatter within and between classes, O(N D^2)."""
+        return scatter_about(self.class_means, self.blocks_by_class)
+
+    @cached_property
+    def squares(self) -> Squares:
+        """The squares about the class means by class and feature, O(N D)."""
+        return squares_about(self.class_means, self.blocks_by_class)
+
+    def blocks_by_class(self) -> Iterator[tuple[Labels, Labels, Float64]]:
+        """The images sorted by class, in blocks: which they are, their labels, their values."""
+        return blocks_by_class(self.images, self.known_labels)
 
     @cached_property
     def zero_shot_probabilities(self) -> Float64:

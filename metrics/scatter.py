@@ -1,11 +1,11 @@
-"""The second moments of images by class: one structure from which H-score, LogME, GBC, SFDA and NCTI are computed.
+"""The second moments of images by class, from which H-score, LogME, GBC, SFDA and NCTI are computed.
 
-With n_c, m_c the number and mean of the images of class c, and m the mean of all, it holds n_c, m_c, the scatter within
-classes W = sum_i (x_i - m_k(i)) (x_i - m_k(i))^T, and for each class and dimension the sum of squares about m_c. All else is
-a sum of positive terms, with no difference of large numbers anywhere: the scatter between classes
+With n_c, m_c the number and mean of the images of class c, and m the mean of all: :class:`Scatter` holds the scatter within
+classes W = sum_i (x_i - m_k(i)) (x_i - m_k(i))^T, :class:`Squares` its diagonal for each class by itself. All else is a sum of
+positive terms, with no difference of large numbers anywhere: the scatter between classes
 B = sum_c n_c (m_c - m) (m_c - m)^T, the scatter about the mean W + B, and X^T X = W + B + N m m^T.
 
-Scatters of shards are merged with ``+`` (Chan, Golub, LeVeque 1979), so images may arrive in batches, files or processes.
+Those of shards are merged with ``+`` (Chan, Golub, LeVeque 1979), so images may arrive in batches, files or processes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from metrics.statistics import Float64, Floats, Labels, MetricError, add_by_clas
 
 EPSILON = float(np.finfo(np.float64).eps)
 Blocks = Callable[[], Iterator[tuple[Labels, Labels, Float64]]]  # which images, their labels, their values (may be overwritten)
+TOO_LARGE = "image_embeddings are too large for their squares in float64; scale them down."
 
 
 @dataclass(frozen=True, eq=False)
-class Scatter:
-    """``class_counts`` n_c [C], ``class_means`` m_c [C, D] (0 without images), ``class_squares`` [C, D], ``within`` W [D, D]."""
+class ClassMeans:
+    """``class_counts`` n_c [C], ``class_means`` m_c [C, D], which are 0 for classes without images."""
 
     class_counts: Labels
     class_means: Float64
-    class_squares: Float64
-    within: Float64
 
     @property
     def count(self) -> int:
@@ -41,12 +40,6 @@ class Scatter:
     def present(self) -> Labels:
         """The classes that have images."""
         return np.flatnonzero(self.class_counts)
-
-    @cached_property
-    def compact(self) -> Scatter:
-        """The same without the classes that have no images."""
-        chosen = self.present
-        return Scatter(self.class_counts[chosen], self.class_means[chosen], self.class_squares[chosen], self.within)
 
     @cached_property
     def class_sums(self) -> Float64:
@@ -62,6 +55,28 @@ class Scatter:
     def class_offsets(self) -> Float64:
         """sqrt(n_c) (m_c - m) [C, D], of which B is the product with itself."""
         return np.sqrt(self.class_counts)[:, None] * (self.class_means - self.mean)
+
+    def merged(self, other: ClassMeans) -> tuple[Labels, Float64, Float64]:
+        """Counts and means of both shards, and the rows [C, D] whose product with themselves their scatters lack."""
+        if self.class_means.shape != other.class_means.shape:
+            shapes = f"{self.class_means.shape} and {other.class_means.shape}"
+            raise MetricError(f"Cannot merge class means of shapes {shapes}; shards need the same classes.")
+        counts = self.class_counts + other.class_counts
+        share = other.class_counts / np.maximum(counts, 1)
+        step = other.class_means - self.class_means
+        return counts, self.class_means + share[:, None] * step, np.sqrt(self.class_counts * share)[:, None] * step
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter(ClassMeans):
+    """Class means with ``within`` W [D, D]."""
+
+    within: Float64
+
+    @cached_property
+    def compact(self) -> Scatter:
+        """The same without the classes that have no images."""
+        return Scatter(self.class_counts[self.present], self.class_means[self.present], self.within)
 
     @cached_property
     def between(self) -> Float64:
@@ -80,19 +95,25 @@ class Scatter:
 
     def __add__(self, other: Scatter) -> Scatter:
         """The scatter of both shards; MetricError when their classes or dimensions differ."""
-        if self.class_means.shape != other.class_means.shape:
-            shapes = f"{self.class_means.shape} and {other.class_means.shape}"
-            raise MetricError(f"Cannot add scatters with class means of shapes {shapes}; shards need the same classes.")
-        counts = self.class_counts + other.class_counts
-        share = other.class_counts / np.maximum(counts, 1)
-        step = other.class_means - self.class_means
-        moved = np.sqrt(self.class_counts * share)[:, None] * step
-        return Scatter(
-            counts,
-            self.class_means + share[:, None] * step,
-            self.class_squares + other.class_squares + moved**2,
-            self.within + other.within + moved.T @ moved,
-        )
+        counts, means, moved = self.merged(other)
+        return Scatter(counts, means, self.within + other.within + moved.T @ moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Squares(ClassMeans):
+    """Class means with ``class_squares`` [C, D]: for each class and feature, the sum of squares about the class mean."""
+
+    class_squares: Float64
+
+    @cached_property
+    def compact(self) -> Squares:
+        """The same without the classes that have no images."""
+        return Squares(self.class_counts[self.present], self.class_means[self.present], self.class_squares[self.present])
+
+    def __add__(self, other: Squares) -> Squares:
+        """The squares of both shards; MetricError when their classes or dimensions differ."""
+        counts, means, moved = self.merged(other)
+        return Squares(counts, means, self.class_squares + other.class_squares + moved**2)
 
 
 def scatter(image_embeddings: ArrayLike, labels: ArrayLike, classes: int) -> Scatter:
@@ -105,11 +126,55 @@ def scatter(image_embeddings: ArrayLike, labels: ArrayLike, classes: int) -> Sca
     >>> of.class_means.tolist(), of.within.tolist()
     ([[1.0, 1.0], [5.0, 5.0]], [[2.0, 0.0], [0.0, 0.0]])
     """
+    blocks, means = _means_of(image_embeddings, labels, classes)
+    return scatter_about(means, blocks)
+
+
+def squares(image_embeddings: ArrayLike, labels: ArrayLike, classes: int) -> Squares:
+    """The squares of images [N, D] by class, O(N D); arguments and errors as in :func:`scatter`."""
+    blocks, means = _means_of(image_embeddings, labels, classes)
+    return squares_about(means, blocks)
+
+
+def _means_of(image_embeddings: ArrayLike, labels: ArrayLike, classes: int) -> tuple[Blocks, ClassMeans]:
     images = as_matrix("image_embeddings", image_embeddings)
-    labels = as_labels(labels, len(images), classes)
-    of = scatter_of_blocks(lambda: blocks_by_class(images, labels), classes, images.shape[1])
-    check_finite(of.within, images)
-    return of
+    known = as_labels(labels, len(images), classes)
+    return lambda: blocks_by_class(images, known), class_means(images, known, classes)
+
+
+def class_means(images: Floats, labels: Labels, classes: int) -> ClassMeans:
+    """Numbers and means of checked arrays; MetricError for values that are not finite."""
+    means = class_means_of_blocks(lambda: blocks_by_class(images, labels), classes, images.shape[1])
+    check_finite(means.class_means, images)
+    return means
+
+
+def class_means_of_blocks(blocks: Blocks, classes: int, dimensions: int) -> ClassMeans:
+    """Numbers and means of what ``blocks()`` yields; rows of one class should follow each other."""
+    counts, sums = np.zeros(classes, np.int64), np.zeros((classes, dimensions))
+    for _, labels, block in blocks():
+        counts += np.bincount(labels, minlength=classes)
+        add_by_class(sums, block, labels)
+    return ClassMeans(counts, sums / np.maximum(counts, 1)[:, None])
+
+
+def scatter_about(means: ClassMeans, blocks: Blocks) -> Scatter:
+    """The scatter of what ``blocks()`` yields about its class means."""
+    dimensions = means.class_means.shape[1]
+    within, product = np.zeros((dimensions, dimensions)), np.empty((dimensions, dimensions))
+    for _, labels, block in blocks():
+        np.subtract(block, means.class_means[labels], out=block)
+        within += np.matmul(block.T, block, out=product)
+    return Scatter(means.class_counts, means.class_means, _finite(within))
+
+
+def squares_about(means: ClassMeans, blocks: Blocks) -> Squares:
+    """The squares of what ``blocks()`` yields about its class means; rows of one class should follow each other."""
+    sums = np.zeros_like(means.class_means)
+    for _, labels, block in blocks():
+        np.subtract(block, means.class_means[labels], out=block)
+        add_by_class(sums, np.square(block, out=block), labels)
+    return Squares(means.class_counts, means.class_means, _finite(sums))
 
 
 def blocks_by_class(images: Floats, labels: Labels) -> Iterator[tuple[Labels, Labels, Float64]]:
@@ -120,21 +185,6 @@ def blocks_by_class(images: Floats, labels: Labels) -> Iterator[tuple[Labels, La
         yield chosen, labels[chosen], block
 
 
-def scatter_of_blocks(blocks: Blocks, classes: int, dimensions: int) -> Scatter:
-    """The scatter of what ``blocks()`` yields, which is called twice; rows of one class should follow each other."""
-    counts, means = np.zeros(classes, np.int64), np.zeros((classes, dimensions))
-    for _, labels, block in blocks():
-        counts += np.bincount(labels, minlength=classes)
-        add_by_class(means, block, labels)
-    means /= np.maximum(counts, 1)[:, None]
-    squares, within, product = np.zeros_like(means), np.zeros((dimensions, dimensions)), np.empty((dimensions, dimensions))
-    for _, labels, block in blocks():
-        np.subtract(block, means[labels], out=block)
-        within += np.matmul(block.T, block, out=product)
-        add_by_class(squares, np.square(block, out=block), labels)
-    return Scatter(counts, means, squares, within)
-
-
 def check_finite(sums: Float64, images: Floats) -> None:
     """MetricError that names the row, when sums over ``images`` are not finite."""
     if np.isfinite(sums).all():
@@ -143,10 +193,16 @@ def check_finite(sums: Float64, images: Floats) -> None:
         wrong = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if wrong.size and isinstance(rows, slice):
             raise MetricError(f"Row {rows.start + wrong[0]} of image_embeddings has a value that is not finite.")
-    raise MetricError("The squares of image_embeddings are too large for float64; scale them down.")
+    raise MetricError(TOO_LARGE)
 
 
-def require_classes(of: Scatter, measure: str, least: int = 2) -> None:
+def _finite(sums: Float64) -> Float64:
+    if not np.isfinite(sums).all():
+        raise MetricError(TOO_LARGE)
+    return sums
+
+
+def require_classes(of: ClassMeans, measure: str, least: int = 2) -> None:
     """MetricError unless there is an image, and at least ``least`` classes have some."""
     if not of.count:
         raise MetricError(f"{measure} is undefined for 0 images; it needs at least {least}.")

@@ -27,9 +27,9 @@ def transrate(image_embeddings: ArrayLike, labels: ArrayLike, eps: float = EPSIL
     eps is in squared units of the features. Raises MetricError for fewer than two classes with images, and invalid arrays.
 
     >>> round(transrate([[0.0, 1.0], [0.2, 0.8], [1.0, 0.1], [1.2, 0.0]], [0, 0, 1, 1]), 6)
-    0.667083
+    0.104325
     """
-    return transrate_of(Sample(image_embeddings, labels=labels), eps)
+    return transrate_of(Sample(np.asarray(image_embeddings), labels=np.asarray(labels)), eps)
 
 
 def transrate_of(sample: Sample, eps: float = EPSILON) -> float:

@@ -86,12 +86,14 @@ def _draw(axes: Axes, fit: Fit, new: Sequence[NewPoint], level: float) -> None:
 
 def _label(axes: Axes, fit: Fit, new: Sequence[NewPoint]) -> None:
     """Names beside all points, clear of the line and of the new tasks' intervals."""
-    scores, values = [point.score for point in new], [point.estimate.value for point in new]
-    taken = boxes_along(axes, axes.get_xlim(), fit.line.at(axes.get_xlim()).tolist())
-    for point in new:
-        taken += boxes_along(axes, (point.score, point.score), (point.estimate.low, point.estimate.high))
-    taken = label_points(axes, [point.name for point in new], scores, values, taken, fontsize=7, color=VERMILLION, fontweight="bold")
-    label_points(axes, [of.task for of in fit.known], fit.line.x.tolist(), fit.line.y.tolist(), taken, fontsize=7, color="black")
+    left, right = axes.get_xlim()
+    taken = [boxes_along(axes, (left, float(fit.line.at(left))), (right, float(fit.line.at(right))))]
+    taken += [boxes_along(axes, (point.score, point.estimate.low), (point.score, point.estimate.high)) for point in new]
+    points = [(point.score, point.estimate.value) for point in new]
+    bold = {"fontsize": 7, "color": VERMILLION, "fontweight": "bold"}
+    with_new = label_points(axes, [point.name for point in new], points, np.concatenate(taken), **bold)
+    known = list(zip(fit.line.x.tolist(), fit.line.y.tolist(), strict=True))
+    label_points(axes, [of.task for of in fit.known], known, with_new, fontsize=7, color="black")
 
 
 def _padded(values: Sequence[float]) -> tuple[float, float]:

@@ -1,17 +1,26 @@
-"""Names beside the points of a scatter plot, put where they cover neither points nor each other."""
+"""Names beside the points of a scatter plot, put where they cover neither points nor each other.
+
+A box is (left, bottom, right, top) in pixels; boxes are an array [m, 4]. The figure must have been laid out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
-from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float64]
+Point = tuple[float, float]
+Place = tuple[float, float, Literal["left", "center", "right"], Literal["bottom", "center", "top"]]
 
 # Where a label may stand around its point, the preferred place first: offset in points, alignment. From FAR points on, a thin
 # line leads to the point.
-PLACES = (
+PLACES: tuple[Place, ...] = (
     *((4, 3, "left", "bottom"), (-4, 3, "right", "bottom"), (4, -3, "left", "top"), (-4, -3, "right", "top")),
     *((0, 5, "center", "bottom"), (0, -5, "center", "top"), (6, 0, "left", "center"), (-6, 0, "right", "center")),
     *((8, 9, "left", "bottom"), (-8, 9, "right", "bottom"), (8, -9, "left", "top"), (-8, -9, "right", "top")),
@@ -19,52 +28,75 @@ PLACES = (
 )
 FAR = 8
 LEADER = {"arrowstyle": "-", "linewidth": 0.4, "color": "#5F5F5F", "shrinkA": 0, "shrinkB": 2}
-MARKER = 3.5  # half the width of a marker with a little air, in points
+MARKER, STROKE = 3.5, 1.0  # half the width of a marker and of a line, with a little air, in points
+ROUNDS = 3  # later rounds give way to labels that were placed after
+NOTHING: Boxes = np.empty((0, 4))
 
 
-def label_points(
-    axes: Axes, names: Sequence[str], x: Sequence[float], y: Sequence[float], taken: Sequence[Bbox] = (), **style: Any
-) -> list[Bbox]:
-    """Write each name beside its point; returns the boxes, in pixels, that are now taken. The figure must have been laid out.
+def label_points(axes: Axes, names: Sequence[str], points: Sequence[Point], taken: Boxes = NOTHING, **style: Any) -> Boxes:
+    """Write each name beside its point and return all boxes that are taken now, those given included.
 
-    Greedy: names are placed in turn, each where it overlaps least with points, earlier names, ``taken``, and the frame.
+    Greedy, in rounds: each label moves to where it and its leader overlap least with points, ``taken``, the other labels and
+    what lies outside the frame.
     """
-    unit = axes.figure.dpi / 72
-    obstacles = [*taken, *(_around(axes, point, MARKER * unit) for point in zip(x, y, strict=True))]
-    for name, point in zip(names, zip(x, y, strict=True), strict=True):
-        label = axes.annotate(name, point, xytext=(0, 0), textcoords="offset points", arrowprops=LEADER, **style)
-        best = min(PLACES, key=lambda place: (_cost(axes, _moved(label, place), obstacles), PLACES.index(place)))
-        obstacles.append(_moved(label, best))
-    return obstacles
+    labels = [
+        axes.annotate(name, at, (0, 0), textcoords="offset points", arrowprops=LEADER, parse_math=False, **style)
+        for name, at in zip(names, points, strict=True)
+    ]
+    markers = np.concatenate([NOTHING, *(_around(axes, at, MARKER) for at in points)])
+    placed = [NOTHING for _ in labels]
+    for _ in range(ROUNDS):
+        for index, label in enumerate(labels):
+            others = np.concatenate([taken, np.delete(markers, index, axis=0), *placed[:index], *placed[index + 1 :]])
+            costs = [_cost(axes, _moved(axes, label, place), others, markers[index]) for place in PLACES]
+            placed[index] = _moved(axes, label, PLACES[int(np.argmin(costs))])
+    return np.concatenate([taken, markers, *placed])
 
 
-def boxes_along(axes: Axes, x: Sequence[float], y: Sequence[float], pieces: int = 40) -> list[Bbox]:
-    """Small boxes along the straight line between two points, as obstacles for labels, in pixels."""
-    reach = axes.figure.dpi / 72
-    steps = [step / pieces for step in range(pieces + 1)]
-    return [_around(axes, (x[0] + step * (x[1] - x[0]), y[0] + step * (y[1] - y[0])), reach) for step in steps]
+def boxes_along(axes: Axes, start: Point, end: Point, pieces: int = 40) -> Boxes:
+    """Small boxes along the straight line between two points of the plot, as obstacles for labels."""
+    steps = np.linspace(start, end, pieces + 1)
+    return np.concatenate([_around(axes, (float(x), float(y)), STROKE) for x, y in steps])
 
 
-def _moved(label: Annotation, place: tuple[int, int, str, str]) -> Bbox:
-    """Put the label there; the box that it then has."""
+def _moved(axes: Axes, label: Annotation, place: Place) -> Boxes:
+    """Put the label there; its box, and those along its leader where it has one."""
     label.set_position(place[:2])
     label.set(ha=place[2], va=place[3])
+    far = abs(place[0]) >= FAR
     assert label.arrow_patch is not None
-    label.arrow_patch.set_visible(abs(place[0]) >= FAR)
-    label.update_positions(label.figure.canvas.get_renderer())
-    return Text.get_window_extent(label)  # the annotation's own extent has the leader in it
+    label.arrow_patch.set_visible(far)
+    label.update_positions(cast(FigureCanvasAgg, axes.figure.canvas).get_renderer())
+    box = np.asarray(Text.get_window_extent(label).extents)[None]  # the annotation's own extent has the leader in it
+    return np.concatenate([box, _along_leader(axes, label.xy, place)]) if far else box
 
 
-def _cost(axes: Axes, box: Bbox, obstacles: Sequence[Bbox]) -> float:
-    """Area shared with what is there already, and, ten times as bad, area outside the frame."""
-    shared = sum(_area(Bbox.intersection(box, other)) for other in obstacles)
-    return shared + 10 * (_area(box) - _area(Bbox.intersection(box, axes.get_window_extent())))
+def _along_leader(axes: Axes, point: Point, place: Place) -> Boxes:
+    unit = axes.figure.dpi / 72
+    steps = axes.transData.transform(point) + np.outer(np.linspace(0.4, 1, 4), place[:2]) * unit
+    return np.hstack([steps - STROKE * unit, steps + STROKE * unit])
 
 
-def _area(box: Bbox | None) -> float:
-    return 0.0 if box is None else box.width * box.height
+def _cost(axes: Axes, boxes: Boxes, others: Boxes, own_marker: NDArray[np.float64]) -> float:
+    """Area shared with others, a leader's counted tenfold for being thin; of the label, area outside the frame tenfold too."""
+    label, leader = boxes[:1], boxes[1:]
+    frame = np.asarray(axes.get_window_extent().extents)[None]
+    outside = float(_areas(label).sum() - _shared(label, frame))
+    return _shared(label, np.vstack([others, own_marker])) + 10 * _shared(leader, others) + 10 * outside
 
 
-def _around(axes: Axes, point: tuple[float, float], reach: float) -> Bbox:
-    x, y = axes.transData.transform(point)
-    return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
+def _shared(boxes: Boxes, others: Boxes) -> float:
+    """The area that boxes have in common with others, summed over all pairs."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return float(np.prod(np.clip(high - low, 0, None), axis=2).sum())
+
+
+def _areas(boxes: Boxes) -> NDArray[np.float64]:
+    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+
+
+def _around(axes: Axes, point: Point, reach: float) -> Boxes:
+    """The box [1, 4] around a point of the plot, ``reach`` typographic points to each side."""
+    pixels, unit = axes.transData.transform(point), axes.figure.dpi / 72
+    return np.concatenate([pixels - reach * unit, pixels + reach * unit])[None]

@@ -10,10 +10,8 @@ import numpy as np
 
 from common.errors import UserError
 from engine.embeddings import UNTUNED, Embeddings, load_embeddings
-from metrics.table import BY_ANY_NAME, MetricError
-from study.outcomes import Outcome, gain
-
-BLOCK_VALUES = 1 << 22  # cosines at once
+from metrics.table import BY_ANY_NAME, METRICS, MetricError
+from study.outcomes import ZERO_SHOT, Outcome, gain
 
 
 @dataclass(frozen=True)
@@ -30,26 +28,16 @@ class NewTask:
 def new_task(file: Path, measure: str, outcomes: Sequence[Outcome], zero_shot: float | None = None) -> NewTask:
     """The score and the zero-shot accuracy of an embeddings file, with what speaks against using it for this fit."""
     embeddings = load_embeddings(file)
+    arrays = embeddings.image_embeddings, embeddings.text_embeddings, embeddings.labels
     try:
-        score = float(BY_ANY_NAME[measure](embeddings.image_embeddings, embeddings.text_embeddings, embeddings.labels))
+        score = float(BY_ANY_NAME[measure](*arrays))
+        accuracy = METRICS[ZERO_SHOT](*arrays) if zero_shot is None else zero_shot
     except MetricError as error:
         raise UserError(f"'{file}' cannot be measured: {error}") from error
     if not np.isfinite(score):
         raise UserError(f"{measure} of '{file}' is {score}, from which nothing can be predicted.")
-    accuracy = zero_shot_accuracy(embeddings) if zero_shot is None else zero_shot
     gain(accuracy, accuracy, f"'{file}'")  # tells now when it is not defined
     return NewTask(str(file), embeddings.metadata["dataset"], score, accuracy, _doubts(embeddings, measure, outcomes))
-
-
-def zero_shot_accuracy(embeddings: Embeddings) -> float:
-    """The share of images whose own class has the text of greatest cosine, the first of equals; in blocks of images."""
-    texts, labels = embeddings.text_embeddings.T, embeddings.labels
-    size = max(1, BLOCK_VALUES // texts.shape[1])
-    starts = range(0, len(labels), size)
-    right = (
-        np.argmax(embeddings.image_embeddings[start : start + size] @ texts, axis=1) == labels[start : start + size] for start in starts
-    )
-    return sum(int(block.sum()) for block in right) / len(labels)
 
 
 def _doubts(embeddings: Embeddings, measure: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from common.errors import UserError, nearest
 from common.files import read_csv
+from metrics.metric import AS_DEFINED
 from metrics.table import BY_ANY_NAME
 from study.outcomes import Outcome
 
@@ -65,13 +66,15 @@ def read_outcomes(path: Path) -> list[Outcome]:
 def read_scores(path: Path, split: str | None = None) -> dict[tuple[str, str], dict[str, Known]]:
     """The scores of untuned encoders at ``path``: (model, task) -> measure -> score; of one split if ``split`` is given.
 
+    Numbers "as released" are left out: a new task is scored by the definition.
     UserError when a measure has two different scores for the same model and task, as from two splits or shares of images.
     """
     known: dict[tuple[str, str], dict[str, Known]] = {}
     for line, row in enumerate(_rows(path, SCORES, "a table of scores"), start=2):
         score = _score(f"'{path}', line {line}", row["score"])
         of_split = row.get("split", "")
-        if score is None or row.get("finetuning", "") not in UNTUNED or split not in (None, of_split):
+        comparable = row.get("finetuning", "") in UNTUNED and row.get("variant", AS_DEFINED) in ("", AS_DEFINED)
+        if score is None or not comparable or split not in (None, of_split):
             continue
         measure, model, task = canonical(row["measure"]), row["model"], row["data"]
         first = known.setdefault((model, task), {}).setdefault(measure, Known(score, of_split))
@@ -79,7 +82,7 @@ def read_scores(path: Path, split: str | None = None) -> dict[tuple[str, str], d
             raise UserError(_ambiguous(f"'{path}', line {line}", f"'{measure}' of {model}, {task}", first, Known(score, of_split)))
     if not known:
         of = f"the split '{split}' of " if split else ""
-        raise UserError(f"'{path}' has no score on {of}untuned encoders (finetuning 'none'); expected those of get_metric_scores.py.")
+        raise UserError(f"'{path}' has no score on {of}untuned encoders (finetuning 'none') by the measures' definition.")
     return known
 
 

@@ -120,8 +120,8 @@ def fit(x: ArrayLike, y: ArrayLike) -> Line:
     when all x or all y are the same.
 
     >>> line = fit([1, 2, 3, 4], [2, 4, 5, 8])
-    >>> round(line.slope, 6), round(line.intercept, 6), round(line.r2, 6)
-    (1.9, -0.0, 0.962667)
+    >>> round(line.slope, 6), round(line.at(5).item(), 6), round(line.r2, 6)
+    (1.9, 9.5, 0.962667)
     """
     x, y = checked_pair(x, y, least=3)
     slope = float((x - x.mean()) @ (y - y.mean())) / _squares(x)

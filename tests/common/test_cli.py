@@ -9,7 +9,6 @@ import pytest
 from common.cli import Parser
 from common.errors import UserError
 from tests.helpers import ROOT
-from common.errors import UserError
 
 SCRIPT = """
 import sys

@@ -1,0 +1,122 @@
+"""Which encoder for my data? Transferability scores of several encoders on one data set, with their uncertainty and cost.
+
+    python get_transfer_scores.py --dataset Digits --eval-models tiny ckpts/RUN_best.safetensors --metrics iimm hscore logme
+    python get_transfer_scores.py --dataset EuroSAT --eval-models clip siglip coca eva02 --metrics iimm gbc_diagonal transrate
+    python get_transfer_scores.py --dataset imagefolder:photos --eval-models tiny --metrics emms --label-encoders clip
+
+Scores are taken on the training split less its validation part. Saved embeddings serve when their images, split, prompts and weights
+are those that are asked for; others are made and saved. Rows are added to RESULTS_DIR/DATASET_transfer_scores.csv, earlier
+ones stay; a model or measure that fails is reported in its row and the rest go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.arguments import add_data_arguments, add_run_arguments, count
+from common.cli import Parser, run
+from common.errors import unknown_name
+from common.files import append_rows, check_appendable
+
+if TYPE_CHECKING:
+    from engine.transfer import TransferRequest
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    what = parser.add_argument_group("what is scored")
+    what.add_argument("--dataset", required=True, help="a data set's name, or imagefolder:PATH")
+    what.add_argument("--eval-models", nargs="+", required=True, metavar="MODEL", help="encoders, or checkpoints of fine-tuned ones")
+    what.add_argument("--metrics", nargs="+", required=True, metavar="NAME", help="measures; an unknown name lists them")
+    what.add_argument("--as-released", action="store_true", help="the released codes' numbers where they differ from the definitions")
+    what.add_argument("--bootstrap", type=count, default=0, help="resamples for intervals where there is no closed form; 0: none there")
+    emms = parser.add_argument_group("label embeddings for emms (default: the encoder's own)")
+    emms.add_argument("--label-encoders", nargs="+", default=[], metavar="MODEL", help="encoders whose text towers give further ones")
+    emms.add_argument("--label-features", nargs="+", default=[], type=Path, metavar="FILE", help=".npy [C, d], or embeddings files")
+    where = parser.add_argument_group("where")
+    where.add_argument("--embeddings-dir", type=Path, default=Path("embeddings"), help="folder of the embeddings files")
+    where.add_argument("--results-dir", type=Path, default=Path("results"), help="folder of the table")
+    add_data_arguments(parser, val_p=0.1)
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Score every model, adding its rows as soon as it is done."""
+    args = parse_arguments()
+    from datasets.registry import task_slug
+    from metrics.table import BY_ANY_NAME
+
+    for name in args.metrics:
+        if name not in BY_ANY_NAME:
+            raise unknown_name("metric", name, BY_ANY_NAME)
+    table = args.results_dir / f"{task_slug(args.dataset)}_transfer_scores.csv"
+    check_appendable(table)
+    from engine.runtime import start
+    from engine.transfer import rows_of
+
+    runtime = start(args.device, args.precision, args.seed)
+    request = make_request(args, runtime)
+    rows: list[dict[str, Any]] = []
+    for model in args.eval_models:
+        of_model = rows_of(runtime, model, request)
+        rows += of_model
+        if runtime.is_main:
+            append_rows(table, of_model)
+    if runtime.is_main:
+        show_scores(rows)
+        show_costs(rows)
+        print(f"\nRows added to {table}: {len(rows)}.")
+    runtime.close()
+
+
+def make_request(args: argparse.Namespace, runtime: Any) -> TransferRequest:
+    """What the command line asks for."""
+    from datasets.registry import load_task, read_templates
+    from engine.embed import LoadOptions
+    from engine.transfer import TransferRequest, text_features
+
+    templates = read_templates(args.template)
+    task = load_task(args.dataset, "train", data_dir=args.data_dir, val_p=args.val_p, templates=templates)
+    return TransferRequest(
+        task,
+        tuple(dict.fromkeys(args.metrics)),
+        args.embeddings_dir,
+        LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress),
+        as_released=args.as_released,
+        bootstrap=args.bootstrap,
+        seed=args.seed,
+        text_features=text_features(runtime, task, args.label_encoders, args.label_features),
+    )
+
+
+def show_scores(rows: list[dict[str, Any]]) -> None:
+    """One line per model and measure: score and interval, or what went wrong."""
+    width = max(len(row["model"]) for row in rows)
+    print(f"\n{'model':{width}}  {'metric':<20} {'score':>12} {'stderr':>10}   95 % interval")
+    for row in rows:
+        start = f"{row['model']:{width}}  {row['metric']:<20}"
+        if row["error"]:
+            print(f"{start} {row['error']}")
+            continue
+        spread = f"{row['stderr']:>10.2g}   [{row['low']:.6g}, {row['high']:.6g}]" if row["stderr"] != "" else f"{'-':>10}"
+        print(f"{start} {row['score']:>12.6g} {spread}")
+
+
+def show_costs(rows: list[dict[str, Any]]) -> None:
+    """Seconds per model and measure: embedding (also when it was done earlier), calculation and both."""
+    done = [row for row in rows if not row["error"]]
+    if not done:
+        return
+    width = max(len(row["model"]) for row in done)
+    print(f"\n{'model':{width}}  {'metric':<20} {'embedding s':>12} {'calculation s':>14} {'total s':>10}")
+    for row in done:
+        embedding, calculation = row["embedding_seconds"], row["calculation_seconds"]
+        print(f"{row['model']:{width}}  {row['metric']:<20} {embedding:>12.3f} {calculation:>14.4f} {embedding + calculation:>10.3f}")
+
+
+if __name__ == "__main__":
+    run(main)
