@@ -5,13 +5,18 @@
 
 Writes OUTFOLDER/MODEL/DATASET_SPLIT.safetensors (and the sample ids beside it), which get_metric_scores.py reads. A file
 that is there already is kept, unless --overwrite is given; MODEL is the checkpoint's name where there is one.
+
+    python get_embeddings.py --datasets Digits --model-name tiny --measure iimm gap hscore
+
+With --measure nothing is written but rows of the table that get_metric_scores.py adds to: measures that are sums over images are
+taken on the way, in any number of processes. With --keep-embeddings the files are written too, and every measure can be taken.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments
 from common.cli import Parser, run, tuning_flags
@@ -33,18 +38,23 @@ def parse_arguments() -> argparse.Namespace:
     output.add_argument("--outfolder", type=Path, default=Path("embeddings"), help="folder of the embeddings files")
     output.add_argument("--format", choices=("safetensors", "csv"), default="safetensors", help="csv: the pair of the released IIMM code")
     output.add_argument("--overwrite", action="store_true", help="make files anew that are there already")
+    measures = parser.add_argument_group("measures")
+    measures.add_argument(
+        "--measure", nargs="+", metavar="NAME", help="measure instead of writing embeddings; get_metric_scores.py --help lists the names"
+    )
+    measures.add_argument("--measure-outpath", type=Path, default=Path("metric_scores.csv"), help="table to which their rows are added")
+    measures.add_argument("--keep-embeddings", action="store_true", help="with --measure: write the embeddings too")
     add_data_arguments(parser, val_p=0.01)
     add_run_arguments(parser, batch_flag="--batch-size")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Embed as the command line says."""
+    """Embed or measure as the command line says."""
     args = parse_arguments()
-    from common.files import ensure_folder
-    from datasets.registry import load_task, read_templates, task_slug
+    check_measures(args)
+    from datasets.registry import load_task, read_templates
     from engine.embed import LoadOptions
-    from engine.embeddings import embeddings_path
     from engine.runtime import start
     from models.selection import select_encoder
 
@@ -52,8 +62,40 @@ def main() -> None:
     tasks = [load_task(name, args.split, data_dir=args.data_dir, val_p=args.val_p, templates=templates) for name in args.datasets]
     runtime = start(args.device, args.precision, args.seed)
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
-    folder = ensure_folder(args.outfolder / selection.label)
     options = LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress)
+    work = measure_tasks if args.measure and not args.keep_embeddings else embed_tasks
+    work(runtime, selection, tasks, options, args)
+    runtime.close()
+
+
+def check_measures(args: argparse.Namespace) -> None:
+    """All that can be told of the measures before there are embeddings."""
+    from common.errors import UserError, unknown_name
+
+    if args.keep_embeddings and not args.measure:
+        raise UserError("--keep-embeddings says what to do besides measuring; name measures with --measure, or leave it out.")
+    if not args.measure:
+        return
+    from common.files import check_appendable
+    from metrics.table import BY_ANY_NAME
+
+    check_appendable(args.measure_outpath)
+    for name in args.measure:
+        if name not in BY_ANY_NAME:
+            raise unknown_name("metric", name, BY_ANY_NAME)
+    if not args.keep_embeddings:
+        from engine.streaming import check_names
+
+        check_names(args.measure)
+
+
+def embed_tasks(runtime: Runtime, selection: Selection, tasks: list[Task], options: LoadOptions, args: argparse.Namespace) -> None:
+    """Write the file of each task, or keep the one that is there; measure it where that is asked for."""
+    from common.files import ensure_folder
+    from datasets.registry import task_slug
+    from engine.embeddings import embeddings_path
+
+    folder = ensure_folder(args.outfolder / selection.label)
     paths = {embeddings_path(folder / f"{task_slug(task.name)}_{task.split}", args.format): task for task in tasks}
     kept = {path for path in paths if path.exists() and not args.overwrite}  # asked once: soon the main process adds files
     for path, task in paths.items():
@@ -61,7 +103,54 @@ def main() -> None:
             runtime.say(f"kept {path}{differences(path, selection, task)} (--overwrite makes it anew)")
         else:
             embed(runtime, selection, task, options, path, args.format)
-    runtime.close()
+        if args.measure and runtime.is_main:
+            measure_file(path, args)
+
+
+def measure_tasks(runtime: Runtime, selection: Selection, tasks: list[Task], options: LoadOptions, args: argparse.Namespace) -> None:
+    """Measure each task in one pass that leaves no embeddings."""
+    from common.errors import UserError
+    from datasets.registry import task_slug
+    from engine.scores import provenance
+    from engine.streaming import stream_measures
+
+    failed = []
+    for task in {task.name: task for task in tasks}.values():
+        of = stream_measures(runtime, selection, task, options, args.measure)
+        failed += [f"{name} of {task.name} {task.split}: {why}" for name, why in of.undefined.items()]
+        if runtime.is_main:
+            of.skipped.write(args.measure_outpath.with_name(f"{args.measure_outpath.name}.{task_slug(task.name)}_{task.split}"))
+            common = provenance(of.metadata, n_images=of.n_images, n_classes=len(task.classnames), seed=args.seed)
+            report([common | {"measure": name, "score": value, "seconds": ""} for name, value in of.scores.items()], args)
+    if failed:
+        raise UserError("; ".join(failed))
+
+
+def measure_file(path: Path, args: argparse.Namespace) -> None:
+    """Measure embeddings that were written or kept, as get_metric_scores.py does."""
+    from common.errors import UserError
+    from engine.embeddings import load_embeddings
+    from engine.scores import provenance, score
+    from metrics.sample import Sample
+    from metrics.statistics import MetricError
+
+    of = load_embeddings(path)
+    common = provenance(of.metadata, n_images=len(of.labels), n_classes=len(of.text_embeddings), seed=args.seed, file=path)
+    try:
+        scores = score(Sample(of.image_embeddings, of.text_embeddings, of.labels, seed=args.seed), args.measure)
+    except MetricError as error:
+        raise UserError(f"'{path}' cannot be measured: {error}") from error
+    report([common | row for row in scores], args)
+
+
+def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Print the scores of one task, and add their rows to the table."""
+    from engine.scores import add_scores
+
+    for row in rows:
+        print(f"{row['data']} {row['split']}  {row['measure']:20}  {row['score']:10.6f}  ({row['n_images']} images)")
+    added = add_scores(args.measure_outpath, rows)
+    print(f"Rows added to {args.measure_outpath}: {added}; already there: {len(rows) - added}.", flush=True)
 
 
 def differences(path: Path, selection: Selection, task: Task) -> str:

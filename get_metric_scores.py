@@ -4,6 +4,7 @@
     python get_metric_scores.py --embeddings embeddings/*/*.safetensors --metrics iimm gap --outpath metric_scores.csv
     python get_metric_scores.py --embeddings embeddings/clip/SUN397_train.safetensors --prop 0.1 --seed 3
     python get_metric_scores.py --embeddings embeddings/clip/DTD_train.safetensors --metrics gbc_spherical transrate --as-released
+    python get_metric_scores.py --embeddings embeddings/clip/DTD_train.safetensors --metrics iimm hscore --bootstrap 1000
 
 Rows are added to the table at --outpath; earlier rows stay, and a measurement that is already there is not repeated.
 The names of the released IIMM code are accepted. In it the two terms are swapped relative to the words of the paper:
@@ -11,36 +12,33 @@ uniformity_image is wrong_label (the paper's inter-modal term), inter_images is 
 
 A measure is what its paper defines. With --as-released it is what the papers' released code gives, where that differs; the
 column `variant` tells which of the two a row holds.
+
+Standard error and 95 % interval say how far a score would move with other images of the same kind; texts stay as they are. They
+are closed forms where there is one (column `interval`: jackknife); else --bootstrap N gives them from N resamples.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common.arguments import count
 from common.cli import Parser, run
 from common.errors import UserError, unknown_name
-from common.files import append_rows, ensure_folder, read_csv
-from engine.embeddings import Embeddings, load_embeddings, read_metadata
+from common.files import ensure_folder, read_csv
+from engine.embeddings import load_embeddings, read_metadata
+from engine.scores import add_scores, provenance, score
 from metrics.metric import AS_DEFINED
 from metrics.sample import Sample
 from metrics.statistics import MetricError
 from metrics.table import BY_ANY_NAME, METRICS
 
-IDENTITY = (
-    *("data", "model", "finetuning", "split", "proportion", "measure", "variant"),
-    *("n_images", "n_classes", "seed", "fingerprint", "checkpoint_sha256", "templates", "precision"),
-)  # what makes two rows the same measurement, if their scores agree too; the path of the file, seconds and NumPy's version do not
-DEFAULTS = {"variant": AS_DEFINED}  # of rows that were written before the column existed
 DEFAULT = ("iimm", "image_image", "wrong_label", "alignment", "text_text", "gap", "uniformity_text")  # sums alone: seconds for any N
 EVERY = "all"  # stands for every measure of the table
-SAME_SCORE = 1e-12  # another processor or BLAS rounds differently in the last digits
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -49,8 +47,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.epilog = list_of_metrics()
     what = parser.add_argument_group("what is measured")
     what.add_argument("--embeddings", nargs="+", type=Path, required=True, metavar="FILE", help="files of get_embeddings.py, or CSV pairs")
-    what.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help=f"measures, listed below, or '{EVERY}' (default: {' '.join(DEFAULT)})")
+    what.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME", help=f"measures, listed below, or '{EVERY}' (default: {' '.join(DEFAULT)})"
+    )
     what.add_argument("--as-released", action="store_true", help="the number of the papers' released code where it is another one")
+    what.add_argument(
+        "--bootstrap", type=count, default=0, metavar="N", help="resamples for an interval where there is no closed form; 1000 is usual"
+    )
     sample = parser.add_argument_group("on which images")
     sample.add_argument(
         "--prop", type=float, default=1.0, help="share of the images, drawn without replacement; smaller shares lie in larger"
@@ -79,11 +82,9 @@ def main() -> None:
     check(arguments)
     names, files = chosen_names(arguments.metrics), list(dict.fromkeys(arguments.embeddings))
     rows = [row for file in files for row in measure(file, names, arguments)]
-    new = without_known(rows, read_csv(arguments.outpath))
-    if new:
-        append_rows(arguments.outpath, new)
+    new = add_scores(arguments.outpath, rows)
     show(rows)
-    print(f"\nRows added to {arguments.outpath}: {len(new)}; already there: {len(rows) - len(new)}.")
+    print(f"\nRows added to {arguments.outpath}: {new}; already there: {len(rows) - new}.")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -93,6 +94,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise unknown_name("metric", name, [*BY_ANY_NAME, EVERY])
     if not 0 < arguments.prop <= 1:
         raise UserError(f"--prop must lie above 0 and at most at 1, not {arguments.prop:g}.")
+    if arguments.bootstrap == 1:
+        raise UserError("--bootstrap must be 0 or at least 2, not 1: one resample has no spread.")
     if arguments.seed < 0:
         raise UserError(f"--seed must be 0 or more, not {arguments.seed}.")
     for file in arguments.embeddings:
@@ -110,14 +113,16 @@ def measure(file: Path, names: Sequence[str], arguments: argparse.Namespace) -> 
     """One row per measure of one file; the sums that several need are made once."""
     embeddings = load_embeddings(file)
     images = draw(len(embeddings.labels), arguments.prop, arguments.seed)
-    common = provenance(file, embeddings, arguments.prop, arguments.seed) | {"n_images": len(images)}
+    counts = {"n_images": len(images), "n_classes": len(embeddings.text_embeddings)}
+    common = provenance(embeddings.metadata, **counts, proportion=arguments.prop, seed=arguments.seed, file=file)
     sample = Sample(embeddings.image_embeddings, embeddings.text_embeddings, embeddings.labels, seed=arguments.seed)
     if len(images) < len(sample):
         sample = sample.subset(images)
     try:
-        return [common | scores for scores in score(sample, names, arguments.as_released)]
+        scores = score(sample, names, as_released=arguments.as_released, bootstrap=arguments.bootstrap)
     except MetricError as error:
         raise UserError(f"'{file}' cannot be measured: {error}") from error
+    return [common | row for row in scores]
 
 
 def draw(count: int, proportion: float, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -126,62 +131,21 @@ def draw(count: int, proportion: float, seed: int) -> np.ndarray[Any, np.dtype[n
     return np.sort(np.random.default_rng(seed).permutation(count)[:size])
 
 
-def score(sample: Sample, names: Sequence[str], as_released: bool) -> Iterable[dict[str, Any]]:
-    """Each measure's score and seconds; sums that several need are counted in the first of them."""
-    for name in names:
-        metric, started = BY_ANY_NAME[name], time.perf_counter()
-        value = metric.score(sample, as_released)
-        seconds = round(time.perf_counter() - started, 6)
-        yield {"measure": name, "variant": metric.variant(as_released), "score": value, "seconds": seconds}
-
-
-def provenance(file: Path, embeddings: Embeddings, proportion: float, seed: int) -> dict[str, Any]:
-    """What a row says about where its score comes from, in the order of the columns."""
-    facts = embeddings.metadata
-    return {
-        **{"data": facts["dataset"], "model": facts["model"], "finetuning": facts["tuning"], "split": facts["split"]},
-        **{"proportion": proportion, "measure": "", "score": "", "variant": ""},
-        **{"n_images": 0, "n_classes": len(embeddings.text_embeddings), "seed": seed, "fingerprint": facts["fingerprint"]},
-        **{"checkpoint_sha256": facts["checkpoint_sha256"], "templates": facts["templates"], "precision": facts["precision"]},
-        **{"file": str(file), "seconds": 0.0, "numpy": np.__version__},
-    }
-
-
-def without_known(rows: Sequence[dict[str, Any]], table: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """The rows that are not yet in the table, each once."""
-    known: dict[tuple[str, ...], list[str | float]] = defaultdict(list)
-    for old in table:
-        known[identity(old)].append(old.get("score", ""))
-    new = []
-    for row in rows:
-        scores = known[identity(row)]
-        if not any(same_score(row["score"], score) for score in scores):
-            new.append(row)
-            scores.append(row["score"])
-    return new
-
-
-def same_score(score: float, known: str | float) -> bool:
-    """Whether a score of the table is this one."""
-    try:
-        return abs(score - float(known)) <= SAME_SCORE
-    except ValueError:
-        return False
-
-
-def identity(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What two rows of the same measurement share; files that do not know their samples are told apart by their path."""
-    columns = IDENTITY if row.get("fingerprint") else (*IDENTITY, "file")
-    return tuple(str(row.get(column) or DEFAULTS.get(column, "")) for column in columns)
-
-
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print file, measure and score in columns, and which scores are not those of the definition."""
+    """Print file, measure, score and interval in columns, and which scores are not those of the definition."""
     width, measure_width = (max(len(row[column]) for row in rows) for column in ("file", "measure"))
-    print(f"{'file':{width}}  {'measure':{measure_width}}  {'score':>10}")
+    print(f"{'file':{width}}  {'measure':{measure_width}}  {'score':>10}  {'stderr':>8}  95 % interval")
     for row in rows:
-        variant = "" if row["variant"] == AS_DEFINED else f"  {row['variant']}"
-        print(f"{row['file']:{width}}  {row['measure']:{measure_width}}  {row['score']:10.6f}{variant}")
+        line = f"{row['file']:{width}}  {row['measure']:{measure_width}}  {row['score']:10.6f}  {interval(row)}"
+        print(f"{line}{'' if row['variant'] == AS_DEFINED else row['variant']}".rstrip())
+
+
+def interval(row: dict[str, Any]) -> str:
+    """Standard error and interval, as wide with numbers as without."""
+    if row["stderr"] == "":
+        return f"{'-':>8}  {'':25}"
+    limits = f"[{row['low']:.6f}, {row['high']:.6f}]"
+    return f"{row['stderr']:8.2g}  {limits:25}"
 
 
 if __name__ == "__main__":

@@ -55,25 +55,25 @@ def hscore_regularized(images: Floats, labels: Labels) -> float:
 
 
 def logme(images: Floats, labels: Labels, tolerance: float = 1e-6, most: int = 100_000) -> float:
-    """Evidence class by class, by MacKay's fixed point from a = b = 1."""
-    values, vectors = np.linalg.eigh(images.T @ images)
-    values = np.where(values > len(images) * SINGULAR * 1e-3 * values[-1], values, 0.0)
-    evidences = []
-    for label in np.unique(labels):
-        target = (labels == label).astype(np.float64)
-        moment = vectors.T @ (images.T @ target)
-        ratio = 1.0
-        for _ in range(most):
-            known = float((values / (values + ratio)).sum())
-            weights = vectors @ (moment / (values + ratio))
-            error = float(((target - images @ weights) ** 2).sum())
-            a, b = known / float(weights @ weights), (len(images) - known) / error
-            before, ratio = ratio, a / b
-            if abs(ratio - before) <= tolerance * before:
-                break
-        fixed = len(values) * np.log(a) + len(images) * np.log(b / (2 * np.pi)) - np.log(a + b * values).sum()
-        evidences.append((fixed - b * error - a * float(weights @ weights)) / 2 / len(images))
-    return float(np.mean(evidences))
+    """Evidence class by class from one-hot targets, by MacKay's fixed point from a = b = 1; for no fewer images than dimensions."""
+    left, values, _ = linalg.svd(images, full_matrices=False)
+    values = np.where(values > len(images) * np.finfo(float).eps * values[0], values**2, 0.0)
+    return float(np.mean([_evidence(left, values, (labels == label) * 1.0, tolerance, most) for label in np.unique(labels)]))
+
+
+def _evidence(left: Floats, values: Floats, target: Floats, tolerance: float, most: int) -> float:
+    projections = (left.T @ target) ** 2 * (values > 0)
+    count, ratio = len(target), 1.0
+    for _ in range(most):
+        known = float((values / (values + ratio)).sum())
+        weights = float((values * projections / (values + ratio) ** 2).sum())
+        error = float(target @ target - (projections * (1 - (ratio / (values + ratio)) ** 2)).sum())
+        a, b = known / weights, (count - known) / error
+        before, ratio = ratio, a / b
+        if abs(ratio - before) <= tolerance * before:
+            break
+    fixed = len(values) * np.log(a) + count * np.log(b / (2 * np.pi)) - np.log(a + b * values).sum()
+    return float(fixed - b * error - a * weights) / 2 / count
 
 
 def coding_rate(rows: Floats, eps: float = 1e-4) -> float:

@@ -113,7 +113,16 @@ def embed_task(runtime: Runtime, selection: Selection, task: Task, options: Load
         texts = embed_classes(runtime, selection.encoder, task)
         text_seconds = time.perf_counter() - started
     _check_rows(task, images.embeddings, texts)
-    metadata = describe(
+    metadata = describe_run(runtime, selection, task, options, images.seconds, text_seconds, len(images.skipped))
+    ids = [task.samples.sample_id(int(index)) for index in images.indices]
+    return Embeddings(images.embeddings, texts, task.labels[images.indices], ids, metadata), images.skipped
+
+
+def describe_run(
+    runtime: Runtime, selection: Selection, task: Task, options: LoadOptions, seconds: float, text_seconds: float, n_skipped: int
+) -> dict[str, str]:
+    """The metadata of embeddings of ``task``: of what, by what, how, and how long it took."""
+    return describe(
         model=selection.model,
         tuning=selection.tuning,
         checkpoint_sha256=selection.sha256,
@@ -125,15 +134,13 @@ def embed_task(runtime: Runtime, selection: Selection, task: Task, options: Load
         precision=runtime.precision,
         checkpoint=selection.checkpoint,
         logit_scale=f"{selection.encoder.logit_scale.exp().item():.9g}",
-        embedding_seconds=f"{images.seconds:.3f}",
+        embedding_seconds=f"{seconds:.3f}",
         text_seconds=f"{text_seconds:.3f}",
-        n_skipped=str(len(images.skipped)),
+        n_skipped=str(n_skipped),
         batch_size=str(options.batch_size),
         device=runtime.device.type,
         processes=str(runtime.world),
     )
-    ids = [task.samples.sample_id(int(index)) for index in images.indices]
-    return Embeddings(images.embeddings, texts, task.labels[images.indices], ids, metadata), images.skipped
 
 
 def _check_rows(task: Task, images: NDArray[np.float32], texts: NDArray[np.float32]) -> None:

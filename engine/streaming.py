@@ -2,12 +2,15 @@
 
 :class:`StreamedMeasures` is a ``torchmetrics.Metric``: update it by batch on any device, in any number of processes, and one pass
 over the data serves all the measures it was made for. The numbers are computed by the closed forms of :mod:`metrics`, so they
-are those of an embeddings file to rounding.
+are those of an embeddings file to rounding (which the H-score of a nearly singular covariance magnifies, there as here).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,15 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from common.errors import UserError, unknown_name
+from datasets.task import Task
+from engine.embed import LoadOptions, batches_of, describe_run, embed_classes, in_background, of_all_processes
+from engine.loading import SkippedImages
 from engine.moments import Layout, Moments
+from engine.runtime import Runtime
 from metrics.statistics import UNIT_TOLERANCE, ImageSums, MetricError, Statistics, unit_rows
 from metrics.sums import OF_SUMS, SCATTER, SCATTERS, SQUARES, SUMS, Excess, Sums
 from metrics.table import BY_ANY_NAME
+from models.selection import Selection
 
 MOST_BYTES = 1 << 30  # that the scatters of all classes may take
 FILE_INSTEAD = "keep the embeddings and measure the file with get_metric_scores.py"
@@ -80,7 +88,7 @@ class StreamedMeasures(Metric):
     def update(self, images: Tensor, labels: Tensor) -> None:
         """Add images [B, D] with labels [B]."""
         rows = images.detach().to(self.texts.device).double()  # in two steps: MPS has no float64
-        labels = labels.to(rows.device)
+        labels = labels.to(rows.device).long()
         known = labels.clamp(0, self.layout.classes - 1)
         squares = rows.square().sum(dim=1)
         self.wrong_labels += (known != labels).sum()
@@ -125,6 +133,62 @@ class StreamedMeasures(Metric):
             raise MetricError(
                 f"The length of a row of image_embeddings is {worst:.6g} off 1; every row must be a unit vector (to {UNIT_TOLERANCE:g})."
             )
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What one pass over a task gave: ``scores`` by name, why others are ``undefined``, N, and the metadata of embeddings."""
+
+    scores: dict[str, float]
+    undefined: dict[str, str]
+    n_images: int
+    skipped: SkippedImages
+    metadata: dict[str, str]
+
+
+def stream_measures(runtime: Runtime, selection: Selection, task: Task, options: LoadOptions, names: Sequence[str]) -> Streamed:
+    """Measure ``task`` in one pass, by all processes together, each with its share of the images; no embedding is kept.
+
+    Raises a UserError for measures that cannot be streamed, before the pass, and for too many unreadable images.
+    """
+    encoder, started = selection.encoder, time.perf_counter()
+    step_of(names, len(task.classnames), encoder.embed_dim)
+    with measuring(task):
+        measures = StreamedMeasures(names, embed_classes(runtime, encoder, task))
+    measures.to("cpu" if runtime.device.type == "mps" else runtime.device)
+    text_seconds, started = time.perf_counter() - started, time.perf_counter()
+    skipped = SkippedImages(options.max_skipped)
+    with in_background(lambda: task.fingerprint), torch.inference_mode(), runtime.autocast():
+        for batch in batches_of(runtime, encoder, task, options, skipped):
+            measures.update(encoder.encode_image(batch.pixels).float(), batch.labels)
+    skipped = of_all_processes(runtime, skipped)
+    with measures.sync_context():
+        scores, undefined = scores_of(measures, task)
+        count = int(measures.class_counts.sum())
+    metadata = describe_run(runtime, selection, task, options, time.perf_counter() - started, text_seconds, len(skipped))
+    return Streamed(scores, undefined, count, skipped, metadata)
+
+
+def scores_of(measures: StreamedMeasures, task: Task) -> tuple[dict[str, float], dict[str, str]]:
+    """The scores by name, and why some are undefined."""
+    with measuring(task):
+        of = measures.sums()
+    scores, undefined = {}, {}
+    for name in measures.names:
+        try:
+            scores[name] = score(name, of)
+        except MetricError as error:
+            undefined[name] = str(error)
+    return scores, undefined
+
+
+@contextmanager
+def measuring(task: Task) -> Iterator[None]:
+    """Embeddings that are no unit vectors, as of a model whose weights have diverged, are a UserError."""
+    try:
+        yield
+    except MetricError as error:
+        raise UserError(f"{task.name} cannot be measured: {error}") from error
 
 
 def step_of(names: Sequence[str], classes: int, dimensions: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable
@@ -73,6 +74,10 @@ class RunFiles:
     def existing(self) -> list[Path]:
         """Those that are there."""
         return [path for path in (self.best, self.last, self.record, self.state) if path.exists()]
+
+    def half_written(self) -> list[Path]:
+        """What an attempt left that was killed while it wrote one of them."""
+        return list(self.state.parent.glob(f".{glob.escape(self.name)}_*.tmp"))
 
 
 def run_name(request: TrainRequest, precision: str, seed: int) -> str:
@@ -148,8 +153,8 @@ def _must_run(runtime: Runtime, request: TrainRequest, files: RunFiles) -> bool:
     if existing and not (request.resume or request.overwrite):
         raise UserError(f"'{existing[0]}' exists; continue that run with --resume, or start anew with --overwrite.")
     runtime.accelerator.wait_for_everyone()
-    if request.overwrite and not request.resume and runtime.is_main:
-        for path in existing:
+    if runtime.is_main:
+        for path in [*files.half_written(), *([] if request.resume else existing)]:
             path.unlink()
     return True
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metrics.metric import DUPLICATION, ROTATION, TRANSFERABILITY, WITHOUT_TEXT, Metric, from_squares
+from metrics.metric import DUPLICATION, ROTATION, SEPARATE_ROTATION, TRANSFERABILITY, WITHOUT_TEXT, Metric, from_squares
 from metrics.sample import Sample
 from metrics.scatter import EPSILON, Squares, require_classes
 from metrics.statistics import Float64
@@ -167,7 +167,7 @@ METRICS = (
         needs_text=False,
         min_images=2,
         min_classes=2,
-        invariances=(WITHOUT_TEXT | {DUPLICATION}) - {ROTATION},
+        invariances=(WITHOUT_TEXT | {DUPLICATION}) - {ROTATION, SEPARATE_ROTATION},
         as_released=from_squares(gbc_diagonal_as_released),
         released_note="variances of features are at least 1e-4",
         cost="O(N D + C^2 D)",

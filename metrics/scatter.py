@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg.blas import dsyrk
 
 from metrics.statistics import Float64, Floats, Labels, MetricError, add_by_class, as_labels, as_matrix, float64_blocks
 
@@ -161,10 +162,11 @@ def class_means_of_blocks(blocks: Blocks, classes: int, dimensions: int) -> Clas
 def scatter_about(means: ClassMeans, blocks: Blocks) -> Scatter:
     """The scatter of what ``blocks()`` yields about its class means."""
     dimensions = means.class_means.shape[1]
-    within, product = np.zeros((dimensions, dimensions)), np.empty((dimensions, dimensions))
+    upper = np.zeros((dimensions, dimensions), order="F")
     for _, labels, block in blocks():
         np.subtract(block, means.class_means[labels], out=block)
-        within += np.matmul(block.T, block, out=product)
+        upper = dsyrk(1.0, block.T, beta=1.0, c=upper, overwrite_c=True)  # adds to one triangle, in place
+    within = np.triu(upper) + np.triu(upper, 1).T
     return Scatter(means.class_counts, means.class_means, _finite(within))
 
 

@@ -1,9 +1,9 @@
 """The measures that need only sums over images, computed from them: images may come in batches and be forgotten.
 
 What is summed, in four steps of size: by class the number and the sum of its images, C D numbers; the squares about its mean by
-feature, C D more; the scatter within all classes, D^2; that of each class by itself, C D^2. :mod:`engine.streaming` collects them. The other measures look
-at every image again once they know the sums (SFDA, NCTI, LEEP, zero-shot), or at pairs (overlap, PARC, k-nearest neighbours), or fit
-a model (linear probe, NLEEP): they need the embeddings themselves.
+feature, C D more; the scatter within all classes, D^2; that of each class by itself, C D^2. :mod:`engine.streaming` collects
+them. The other measures look at every image again once they know the sums (SFDA, NCTI, LEEP, zero-shot accuracy), or at pairs
+(overlap, PARC, nearest neighbours), or fit a model (linear probe, NLEEP, EMMS): they need the embeddings themselves.
 """
 
 from __future__ import annotations

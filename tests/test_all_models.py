@@ -70,7 +70,6 @@ def train(architecture: str, tuning: str, name: str, folder: Path, *more: object
 def test_lora_then_test_embed_and_measure(architecture: str, name: str, tmp_path: Path) -> None:
     path = train(architecture, "lora", name, tmp_path, "--rank", 2, "--optimizer", "AdamW")
     assert read_header(path).model == f"{architecture}/random"
-    assert any(tensor.abs().max() > 0 for name, tensor in read_safetensors(path)[0].items() if "up" in name or "b" in name)
     run_here("test", "--model-path", path, "--eval-datasets", name, "--outfile", tmp_path / "r.csv", "--bs", 3, *QUICK).succeeded()
     (row,) = read_csv(tmp_path / "r.csv")
     assert (row["model"], row["tuning"], row["n_images"]) == (f"{architecture}/random", "lora", "4")

@@ -28,7 +28,9 @@ def embed(small_model, name, tmp_path):
 
     def run(*more, model=small_model, datasets=(name,)):
         chosen = [] if model is None else ["--model-name", model]
-        return run_here("get_embeddings", *chosen, "--datasets", *datasets, "--split", "test", "--outfolder", tmp_path / "embeddings", *QUICK, *more)
+        return run_here(
+            "get_embeddings", *chosen, "--datasets", *datasets, "--split", "test", "--outfolder", tmp_path / "embeddings", *QUICK, *more
+        )
 
     return run
 

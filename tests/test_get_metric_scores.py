@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from engine.embeddings import Embeddings, describe, load_embeddings, save_embeddings
+from metrics.sample import Sample
 from metrics.table import METRICS
+from metrics.uncertainty import uncertainty
 
 SCRIPT = Path(__file__).parents[1] / "get_metric_scores.py"
 COLUMNS = ["data", "model", "finetuning", "split", "proportion", "measure", "score"]
@@ -56,17 +58,82 @@ def refused(folder, message, *arguments):
 
 
 def test_all_measures_of_two_files(tmp_path, file, other):
-    result = run(tmp_path, "--embeddings", file, other)
+    result = run(tmp_path, "--embeddings", file, other, "--metrics", "all")
     assert (result.returncode, result.stderr) == (0, "")
     rows = table(tmp_path)
     assert list(rows[0])[:7] == COLUMNS
     assert [(row["data"], row["measure"]) for row in rows] == [(data, name) for data in ("EuroSAT", "DTD") for name in METRICS]
-    for path, part in ((file, rows[:7]), (other, rows[7:])):
+    for path, part in ((file, rows[: len(METRICS)]), (other, rows[len(METRICS) :])):
         of = load_embeddings(tmp_path / path)
         for row in part:
             expected = METRICS[row["measure"]](of.image_embeddings, of.text_embeddings, of.labels)
             assert float(row["score"]) == pytest.approx(expected, abs=1e-15)
     assert {row["file"] for row in rows} == {str(file), str(other)}
+
+
+def test_by_default_those_that_take_seconds_whatever_the_number_of_images(tmp_path, file):
+    run(tmp_path, "--embeddings", file)
+    assert [row["measure"] for row in table(tmp_path)] == [
+        *("iimm", "image_image", "wrong_label", "alignment", "text_text", "gap", "uniformity_text")
+    ]
+
+
+def test_as_released(tmp_path, file):
+    """What differs from the definition says so; what does not is the same row as without the flag."""
+    for flags in ([], ["--as-released"]):
+        shown = run(tmp_path, "--embeddings", file, "--metrics", "gbc_spherical", "gap", *flags).stdout
+    rows = table(tmp_path)
+    assert [(row["measure"], row["variant"]) for row in rows] == [
+        *(("gbc_spherical", "definition"), ("gap", "definition"), ("gbc_spherical", "as released"))
+    ]
+    of = load_embeddings(tmp_path / file)
+    expected = METRICS["gbc_spherical"].as_released(Sample(of.image_embeddings, labels=of.labels))
+    assert float(rows[2]["score"]) == pytest.approx(expected, rel=1e-12)
+    assert shown.splitlines()[1].endswith("as released")
+
+
+def test_standard_errors_and_intervals(tmp_path, file):
+    run(tmp_path, "--embeddings", file, "--metrics", "iimm", "hscore", "text_text")
+    closed, open_form, fixed = table(tmp_path)
+    of = load_embeddings(tmp_path / file)
+    expected = uncertainty(METRICS["iimm"], Sample(of.image_embeddings, of.text_embeddings, of.labels))
+    assert [float(closed[name]) for name in ("stderr", "low", "high")] == pytest.approx(expected[:3], rel=1e-12)
+    assert [row["interval"] for row in (closed, open_form, fixed)] == ["jackknife", "none", "none"]
+    assert [row["stderr"] for row in (open_form, fixed)] == ["", ""]
+
+
+def test_a_bootstrap_adds_what_had_no_interval_and_is_not_repeated(tmp_path, file):
+    flags = ["--embeddings", file, "--metrics", "iimm", "hscore"]
+    run(tmp_path, *flags)
+    assert "added to metric_scores.csv: 1; already there: 1." in run(tmp_path, *flags, "--bootstrap", 20).stdout
+    row = table(tmp_path)[2]
+    assert (row["measure"], row["interval"], row["bootstrap"]) == ("hscore", "bootstrap", "20")
+    assert float(row["low"]) < float(row["high"])
+    for again, added in ((["--bootstrap", 20], 0), ([], 0), (["--bootstrap", 30], 1), (["--bootstrap", 20, "--seed", 1], 2)):
+        assert f"added to metric_scores.csv: {added};" in run(tmp_path, *flags, *again).stdout
+
+
+def test_one_resample_has_no_spread(tmp_path, file):
+    refused(tmp_path, "--bootstrap must be 0 or at least 2, not 1", "--embeddings", file, "--bootstrap", 1)
+
+
+def test_rows_from_before_variants_are_of_the_definition(tmp_path, file):
+    run(tmp_path, "--embeddings", file, "--metrics", "gap")
+    (row,) = table(tmp_path)
+    del row["variant"]
+    with (tmp_path / "metric_scores.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(row))
+        writer.writeheader()
+        writer.writerow(row)
+    assert run(tmp_path, "--embeddings", file, "--metrics", "gap").stdout.endswith("already there: 1.\n")
+
+
+def test_a_measure_that_is_undefined_for_a_file(tmp_path):
+    embeddings = random_embeddings(4)
+    path = save_embeddings(tmp_path / "one", replace(embeddings, labels=np.zeros(60, np.int64)))
+    refused(
+        tmp_path, "'one.safetensors' cannot be measured: hscore is undefined for 1 class", "--embeddings", path.name, "--metrics", "hscore"
+    )
 
 
 def test_provenance(tmp_path, file):
@@ -90,11 +157,13 @@ def test_the_measure_is_called_as_the_user_called_it(tmp_path, file):
 
 
 def test_the_table_on_the_screen(tmp_path, file):
-    lines = run(tmp_path, "--embeddings", file, "--metrics", "gap", "--outpath", "out/table.csv").stdout.splitlines()
-    (row,) = table(tmp_path, "out/table.csv")
-    assert lines[0].split() == ["file", "measure", "score"]
-    assert lines[1].split() == [str(file), "gap", f"{float(row['score']):.6f}"]
-    assert lines[-1] == "Rows added to out/table.csv: 1; already there: 0."
+    lines = run(tmp_path, "--embeddings", file, "--metrics", "gap", "text_text", "--outpath", "out/table.csv").stdout.splitlines()
+    gap, text_text = table(tmp_path, "out/table.csv")
+    score, stderr, low, high = (float(gap[name]) for name in ("score", "stderr", "low", "high"))
+    assert lines[0].split() == ["file", "measure", "score", "stderr", "95", "%", "interval"]
+    assert lines[1].split() == [str(file), "gap", f"{score:.6f}", f"{stderr:.2g}", f"[{low:.6f},", f"{high:.6f}]"]
+    assert lines[2].split() == [str(file), "text_text", f"{float(text_text['score']):.6f}", "-"]
+    assert lines[-1] == "Rows added to out/table.csv: 2; already there: 0."
 
 
 def test_earlier_rows_stay_and_a_repeated_measurement_is_not_added(tmp_path, file, other):
@@ -157,6 +226,7 @@ def test_help_says_which_names_are_swapped(tmp_path):
     assert result.returncode == 0
     assert "uniformity_image is wrong_label (the paper's inter-modal term)" in result.stdout
     assert all(name in result.stdout for name in METRICS)
+    assert "the log-determinant counts one feature instead of D" in result.stdout
 
 
 def test_unknown_metric(tmp_path, file):
@@ -219,7 +289,7 @@ def test_wrong_usage(tmp_path):
 
 
 def test_the_same_measurement_is_added_again_when_its_score_has_changed():
-    from get_metric_scores import IDENTITY, without_known
+    from engine.scores import IDENTITY, without_known
 
     row = dict.fromkeys(IDENTITY, "x") | {"score": 0.25}
     for known, added in (("0.25", 0), ("0.25000000000000006", 0), ("0.2500001", 1), ("edited", 1)):

@@ -63,7 +63,13 @@ def test_the_row(small_model, folder, tmp_path):
     assert top1 != mean_per_class
     expected = {
         **{"model": str(small_model), "tuning": "none", "checkpoint": "", "dataset": name, "split": "test", "n_images": "12"},
-        **{"n_skipped": "0", "precision": "fp32", "batch_size": "5", "fingerprint": task.fingerprint, "checkpoint_sha256": selection.sha256},
+        **{
+            "n_skipped": "0",
+            "precision": "fp32",
+            "batch_size": "5",
+            "fingerprint": task.fingerprint,
+            "checkpoint_sha256": selection.sha256,
+        },
     }
     assert {key: row[key] for key in expected} == expected
     assert float(row["seconds"]) > 0

@@ -21,7 +21,18 @@ def flags(small_model, image_folder):
     """A function: the flags of a short run, by default a LoRA of the small model on the coloured images."""
 
     def make(model_dir, tuning="lora", *more):
-        return [*SHORT, "--dataset", f"imagefolder:{image_folder}", "--model-name", tuning, "--base-model", small_model, "--model-dir", model_dir, *more]
+        return [
+            *SHORT,
+            "--dataset",
+            f"imagefolder:{image_folder}",
+            "--model-name",
+            tuning,
+            "--base-model",
+            small_model,
+            "--model-dir",
+            model_dir,
+            *more,
+        ]
 
     return make
 

@@ -9,7 +9,13 @@ NAMES = ["EuroSAT", "DTD", "Shapes-Color", "Shapes-Kind"]
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("eurosat", "EuroSAT"), ("EuroSTA", "EuroSAT"), ("shapes-colour", "Shapes-Color"), ("Shapes-Kindd", "Shapes-Kind"), ("ImageNet", None)],
+    [
+        ("eurosat", "EuroSAT"),
+        ("EuroSTA", "EuroSAT"),
+        ("shapes-colour", "Shapes-Color"),
+        ("Shapes-Kindd", "Shapes-Kind"),
+        ("ImageNet", None),
+    ],
 )
 def test_the_nearest_name(typed, meant):
     assert nearest(typed, NAMES) == meant

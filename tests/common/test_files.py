@@ -67,7 +67,7 @@ def test_the_file_may_be_read_by_whom_the_umask_lets(tmp_path):
 @pytest.mark.parametrize("name", ["file/a.txt", "file/deeper/a.txt"])
 def test_a_folder_that_cannot_be_made_is_a_mistake_of_the_user(tmp_path, name):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot create the output folder '.*file"):
+    with pytest.raises(UserError, match=r"Cannot create the output folder '.*file"):
         write_text(tmp_path / name, "a")
 
 

@@ -15,6 +15,7 @@ from engine.runtime import start
 from models.loading import load_encoder
 from models.selection import select_encoder
 from models.tunings import TuningOptions, apply_tuning
+from tests.helpers import forget_accelerator
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 
@@ -82,8 +83,6 @@ def test_features_before_the_adapter(small_model, task):
 
 def test_bf16_gives_float32_unit_rows_near_those_of_fp32(selection, task):
     exact = embed_images(start("cpu"), selection.encoder, task, options()).embeddings
-    from tests.helpers import forget_accelerator
-
     forget_accelerator()
     embeddings, _ = embed_task(start("cpu", "bf16"), selection, task, options())
     assert embeddings.image_embeddings.dtype == embeddings.text_embeddings.dtype == np.float32
@@ -121,7 +120,10 @@ def test_unreadable_images_are_left_out_and_the_others_keep_their_labels_and_ids
     assert embeddings.labels.tolist() == task.labels[kept].tolist()
     whole = load_task(f"imagefolder:{image_folder}", "test")
     np.testing.assert_allclose(embeddings.image_embeddings, one_by_one(selection.encoder, whole)[kept], rtol=0, atol=1e-6)
-    assert skipped.entries == [("test/blue/00.jpg", "not an image of a known format"), ("test/red/03.png", "not an image of a known format")]
+    assert skipped.entries == [
+        ("test/blue/00.jpg", "not an image of a known format"),
+        ("test/red/03.png", "not an image of a known format"),
+    ]
     assert embeddings.metadata["n_skipped"] == "2"
 
 

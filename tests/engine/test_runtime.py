@@ -74,7 +74,9 @@ def test_auto_is_the_cpu_in_fp32():
 def test_processes_that_cannot_work_together_are_refused(monkeypatch):
     """As on a device for which accelerate knows no backend: each would do all of the work and write the same rows."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(runtime_module, "Accelerator", lambda **options: type("Alone", (), {"num_processes": 1, "device": torch.device("mps")}))
+    monkeypatch.setattr(
+        runtime_module, "Accelerator", lambda **options: type("Alone", (), {"num_processes": 1, "device": torch.device("mps")})
+    )
     with pytest.raises(UserError, match="2 processes were started, but on mps they cannot work together"):
         start("cpu")
 

@@ -244,9 +244,16 @@ def stop_after(monkeypatch):
 
 
 HOW = [
-    *[{"tuning": "full", "fit": {"optimizer": "SGD"}}, {"tuning": "lora", "fit": {"optimizer": "AdamW", "schedule": "cosine", "warmup": 3}}],
+    *[
+        {"tuning": "full", "fit": {"optimizer": "SGD"}},
+        {"tuning": "lora", "fit": {"optimizer": "AdamW", "schedule": "cosine", "warmup": 3}},
+    ],
     {"tuning": "bias", "fit": {"optimizer": "Adam", "clip_norm": 0.5}, "batch_size": 2, "accumulate": 2},
-    *[{"tuning": "lora", "augment": "crop-flip", "fit": {"optimizer": "AdamW"}}, {"tuning": "adapter"}, {"tuning": "probe", "accumulate": 3}],
+    *[
+        {"tuning": "lora", "augment": "crop-flip", "fit": {"optimizer": "AdamW"}},
+        {"tuning": "adapter"},
+        {"tuning": "probe", "accumulate": 3},
+    ],
 ]
 
 
@@ -339,6 +346,21 @@ def test_a_run_killed_before_its_record_was_written_only_writes_that(request_of,
     assert len(json.loads(files.record.read_text())["epochs"]) == 2
 
 
+@pytest.mark.parametrize("flag", ["resume", "overwrite"])
+def test_what_a_killed_attempt_left_half_written_goes(request_of, stop_after, flag):
+    """Each is as large as the state. Files of other runs stay."""
+    stop_after(3)
+    with pytest.raises(Interrupted):
+        run(request_of())
+    stop_after(0)
+    (state,) = request_of().model_dir.iterdir()
+    half, other = (state.with_name(f".{name}.x1.tmp") for name in (state.name, "other_state.safetensors"))
+    half.write_bytes(b"half")
+    other.write_bytes(b"half")
+    run(request_of(**{flag: True}))
+    assert (half.exists(), other.exists()) == (False, True)
+
+
 def test_a_run_goes_on_only_with_its_own_data(request_of, stop_after, image_folder, tmp_path):
     shutil.copytree(image_folder, tmp_path / "copy")
     request = replace(request_of(resume=True), dataset=f"imagefolder:{tmp_path / 'copy'}")
@@ -346,7 +368,9 @@ def test_a_run_goes_on_only_with_its_own_data(request_of, stop_after, image_fold
     with pytest.raises(Interrupted):
         run(request)
     shutil.copy(tmp_path / "copy/train/red/00.jpg", tmp_path / "copy/train/red/99.jpg")
-    with pytest.raises(UserError, match=r"belongs to a run with \w+_listing = .*; use the same flags and data, or start anew with --overwrite"):
+    with pytest.raises(
+        UserError, match=r"belongs to a run with \w+_listing = .*; use the same flags and data, or start anew with --overwrite"
+    ):
         run(request)
 
 

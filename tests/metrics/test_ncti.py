@@ -26,6 +26,7 @@ def test_one_models_score():
 @pytest.mark.parametrize("scale", [0.05, 0.3, 5.0])  # shrunk much, shrunk, not shrunk
 @pytest.mark.parametrize("classes", [2, 4, 12])
 @pytest.mark.parametrize("defect", ["", "duplicated rows", "constant feature"])
+@pytest.mark.filterwarnings("ignore:Only one sample available")  # scikit-learn, of classes with one image
 def test_equals_scikit_learns_analysis(seed, scale, classes, defect):
     features, labels = labelled(seed, images=100, scale=scale, classes=classes, defect=defect)
     assert ncti_parts(features, labels) == pytest.approx(plain.ncti_parts(features, labels), rel=1e-8)
@@ -33,6 +34,7 @@ def test_equals_scikit_learns_analysis(seed, scale, classes, defect):
 
 @pytest.mark.parametrize("shape", [(300, 100), (40, 70)])
 @pytest.mark.parametrize("scale", [0.01, 0.03])
+@pytest.mark.filterwarnings("ignore:Only one sample available")
 def test_more_dimensions_than_components(shape, scale):
     features, labels = labelled(4, images=shape[0], dimensions=shape[1], scale=scale)
     assert ncti_parts(features, labels) == pytest.approx(plain.ncti_parts(features, labels), rel=1e-8)

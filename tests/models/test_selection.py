@@ -75,7 +75,9 @@ def test_a_tunings_flag_without_a_checkpoint_is_refused(small_model):
         select_encoder(str(small_model), None, {"train_blocks": 3})
 
 
-@pytest.mark.parametrize(("name", "slug"), [("clip", "clip"), ("ViT-B-32/openai", "ViT-B-32-openai"), ("hf-hub:org/name", "hf-hub-org-name")])
+@pytest.mark.parametrize(
+    ("name", "slug"), [("clip", "clip"), ("ViT-B-32/openai", "ViT-B-32-openai"), ("hf-hub:org/name", "hf-hub-org-name")]
+)
 def test_names_in_paths(name, slug):
     assert model_slug(name) == slug
 
