@@ -130,14 +130,13 @@ def measure_file(path: Path, args: argparse.Namespace) -> None:
     """Measure embeddings that were written or kept, as get_metric_scores.py does."""
     from common.errors import UserError
     from engine.embeddings import load_embeddings
-    from engine.scores import provenance, score
-    from metrics.sample import Sample
+    from engine.scores import provenance, sample_of, score
     from metrics.statistics import MetricError
 
     of = load_embeddings(path)
     common = provenance(of.metadata, n_images=len(of.labels), n_classes=len(of.text_embeddings), seed=args.seed, file=path)
     try:
-        scores = score(Sample(of.image_embeddings, of.text_embeddings, of.labels, seed=args.seed), args.measure)
+        scores = score(sample_of(of, args.seed), args.measure)
     except MetricError as error:
         raise UserError(f"'{path}' cannot be measured: {error}") from error
     report([common | row for row in scores], args)

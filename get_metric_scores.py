@@ -31,9 +31,8 @@ from common.cli import Parser, run
 from common.errors import UserError, unknown_name
 from common.files import ensure_folder, read_csv
 from engine.embeddings import load_embeddings, read_metadata
-from engine.scores import add_scores, provenance, score
+from engine.scores import add_scores, provenance, sample_of, score
 from metrics.metric import AS_DEFINED
-from metrics.sample import Sample
 from metrics.statistics import MetricError
 from metrics.table import BY_ANY_NAME, METRICS
 
@@ -115,7 +114,7 @@ def measure(file: Path, names: Sequence[str], arguments: argparse.Namespace) -> 
     images = draw(len(embeddings.labels), arguments.prop, arguments.seed)
     counts = {"n_images": len(images), "n_classes": len(embeddings.text_embeddings)}
     common = provenance(embeddings.metadata, **counts, proportion=arguments.prop, seed=arguments.seed, file=file)
-    sample = Sample(embeddings.image_embeddings, embeddings.text_embeddings, embeddings.labels, seed=arguments.seed)
+    sample = sample_of(embeddings, arguments.seed)
     if len(images) < len(sample):
         sample = sample.subset(images)
     try:

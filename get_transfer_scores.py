@@ -60,16 +60,12 @@ def main() -> None:
 
     runtime = start(args.device, args.precision, args.seed)
     request = make_request(args, runtime)
-    rows: list[dict[str, Any]] = []
     for model in args.eval_models:
-        of_model = rows_of(runtime, model, request)
-        rows += of_model
+        rows = rows_of(runtime, model, request)
         if runtime.is_main:
-            append_rows(table, of_model)
-    if runtime.is_main:
-        show_scores(rows)
-        show_costs(rows)
-        print(f"\nRows added to {table}: {len(rows)}.")
+            append_rows(table, rows)
+            show(model, rows)
+    runtime.say(f"\nThe rows are in {table}.")
     runtime.close()
 
 
@@ -93,29 +89,28 @@ def make_request(args: argparse.Namespace, runtime: Any) -> TransferRequest:
     )
 
 
-def show_scores(rows: list[dict[str, Any]]) -> None:
-    """One line per model and measure: score and interval, or what went wrong."""
-    width = max(len(row["model"]) for row in rows)
-    print(f"\n{'model':{width}}  {'metric':<20} {'score':>12} {'stderr':>10}   95 % interval")
-    for row in rows:
-        start = f"{row['model']:{width}}  {row['metric']:<20}"
-        if row["error"]:
-            print(f"{start} {row['error']}")
-            continue
-        spread = f"{row['stderr']:>10.2g}   [{row['low']:.6g}, {row['high']:.6g}]" if row["stderr"] != "" else f"{'-':>10}"
-        print(f"{start} {row['score']:>12.6g} {spread}")
-
-
-def show_costs(rows: list[dict[str, Any]]) -> None:
-    """Seconds per model and measure: embedding (also when it was done earlier), calculation and both."""
-    done = [row for row in rows if not row["error"]]
-    if not done:
+def show(model: str, rows: list[dict[str, Any]]) -> None:
+    """One line per measure: score and interval, or what went wrong; and what it cost, embedding included."""
+    print(f"\n{model}")
+    errors = {row["error"] for row in rows}
+    if len(errors) == 1 and rows[0]["embedding_seconds"] == "":  # the model itself failed
+        print(f"  {errors.pop()}")
         return
-    width = max(len(row["model"]) for row in done)
-    print(f"\n{'model':{width}}  {'metric':<20} {'embedding s':>12} {'calculation s':>14} {'total s':>10}")
-    for row in done:
-        embedding, calculation = row["embedding_seconds"], row["calculation_seconds"]
-        print(f"{row['model']:{width}}  {row['metric']:<20} {embedding:>12.3f} {calculation:>14.4f} {embedding + calculation:>10.3f}")
+    print(f"  {'metric':<20} {'score':>12} {'stderr':>9} {'95 % interval':>26} {'calculation s':>14} {'with embedding s':>17}")
+    for row in rows:
+        told = f"  {row['metric']:<20} "
+        print(told + (row["error"] or f"{row['score']:>12.6g} {_spread(row)} {_costs(row)}"))
+
+
+def _spread(row: dict[str, Any]) -> str:
+    if row["stderr"] == "":
+        return f"{'-':>9} {'-':>26}"
+    interval = f"[{row['low']:.6g}, {row['high']:.6g}]"
+    return f"{row['stderr']:>9.2g} {interval:>26}"
+
+
+def _costs(row: dict[str, Any]) -> str:
+    return f"{row['calculation_seconds']:>14.4f} {row['calculation_seconds'] + row['embedding_seconds']:>17.3f}"
 
 
 if __name__ == "__main__":

@@ -17,10 +17,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.arguments import add_data_arguments, add_run_arguments, add_tuning_arguments, count, non_negative, positive_int
 from common.cli import Parser, run
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    from engine.training import TrainRequest
+    from models.tuning_options import TuningOptions
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -63,55 +68,60 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Train as the command line says."""
     args = parse_arguments()
-    from datasets.registry import read_templates
-    from engine.embed import LoadOptions
-    from engine.fit import FitOptions
+    request = make_request(args)
     from engine.runtime import start
-    from engine.training import TrainRequest, train
-    from models.selection import DEFAULT_MODEL
-    from models.tuning_options import TUNING_NAMES, TuningOptions
+    from engine.training import train
 
-    tuning = args.model_name if args.model_name in TUNING_NAMES else "full"
-    if args.model_name not in TUNING_NAMES and args.base_model not in (None, args.model_name):
-        raise UserError(f"--model-name {args.model_name} is an encoder, so --base-model {args.base_model} contradicts it; leave one out.")
-    request = TrainRequest(
-        dataset=args.dataset,
-        model=(args.base_model or DEFAULT_MODEL) if args.model_name in TUNING_NAMES else args.model_name,
-        tuning=tuning,
-        options=TuningOptions(
-            rank=args.rank,
-            lora_scale=args.lora_scale,
-            lora_mlp=args.lora_mlp,
-            train_blocks=args.train_blocks,
-            reduction=args.reduction,
-            adapter_ratio=args.adapter_ratio,
-            probe_init=args.probe_init,
-        ),
-        fit=FitOptions(
-            epochs=args.nepochs,
-            lr=args.lr,
-            wd=args.wd,
-            optimizer=args.optimizer,
-            schedule=args.schedule,
-            warmup=args.warmup,
-            clip_norm=args.clip_norm,
-            save_minutes=args.save_minutes,
-            progress=args.progress,
-        ),
-        load=LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress),
-        accumulate=args.accumulate,
-        augment=args.augment,
-        val_p=args.val_p,
-        templates=read_templates(args.template),
-        data_dir=args.data_dir,
-        model_dir=args.model_dir,
-        resume=args.resume,
-        overwrite=args.overwrite,
-    )
     runtime = start(args.device, args.precision, args.seed, args.log_with, args.model_dir)
     files = train(runtime, request)
     runtime.say(f"best checkpoint: {files.best}")
     runtime.close()
+
+
+def make_request(args: argparse.Namespace) -> TrainRequest:
+    """What the command line asks for."""
+    from datasets.registry import read_templates
+    from engine.embed import LoadOptions
+    from engine.fit import FitOptions
+    from engine.training import TrainRequest
+
+    model, tuning = model_and_tuning(args)
+    fit = ("lr", "wd", "optimizer", "schedule", "warmup", "clip_norm", "save_minutes", "progress")
+    same = ("dataset", "accumulate", "augment", "val_p", "data_dir", "model_dir", "resume", "overwrite")
+    return TrainRequest(
+        model=model,
+        tuning=tuning,
+        options=tuning_options(args, tuning),
+        fit=FitOptions(epochs=args.nepochs, **{name: getattr(args, name) for name in fit}),
+        load=LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress),
+        templates=read_templates(args.template),
+        **{name: getattr(args, name) for name in same},
+    )
+
+
+def model_and_tuning(args: argparse.Namespace) -> tuple[str, str]:
+    """The encoder to start from, and how it is tuned: --model-name is the one or the other."""
+    from models.selection import DEFAULT_MODEL
+    from models.tuning_options import TUNING_NAMES
+
+    if args.model_name in TUNING_NAMES:
+        return args.base_model or DEFAULT_MODEL, args.model_name
+    if args.base_model not in (None, args.model_name):
+        raise UserError(f"--model-name {args.model_name} is an encoder, so --base-model {args.base_model} contradicts it; leave one out.")
+    return args.model_name, "full"
+
+
+def tuning_options(args: argparse.Namespace, tuning: str) -> TuningOptions:
+    """The tuning's hyper-parameters; one that another tuning reads and that was given a value of its own is a mistake."""
+    from models.tuning_options import TUNING_OPTIONS, TuningOptions, flag
+
+    names = list(dict.fromkeys(name for options in TUNING_OPTIONS.values() for name in options))
+    options = TuningOptions(**{name: getattr(args, name) for name in names})
+    for name in names:
+        if name not in TUNING_OPTIONS[tuning] and getattr(options, name) != getattr(TuningOptions(), name):
+            readers = " and ".join(other for other, read in TUNING_OPTIONS.items() if name in read)
+            raise UserError(f"{flag(name)} belongs to {readers} and means nothing to '{tuning}'; leave it out.")
+    return options
 
 
 if __name__ == "__main__":

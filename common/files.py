@@ -169,3 +169,8 @@ def slug(name: str) -> str:
     """``name`` as one part of a file name: letters, digits, ``.``, ``_`` and ``-`` stay, the rest becomes ``-``."""
     kept = "".join(character if character.isalnum() or character in "._-" else "-" for character in name)
     return kept.strip("-.") or "unnamed"
+
+
+def exact(number: float) -> str:
+    """``number`` as part of a file name, in the fewest digits that tell it from any other: 1e-06, 0.01, 3."""
+    return repr(float(number)).removesuffix(".0")

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.files import append_rows, read_csv
+from engine.embeddings import Embeddings
 from metrics.metric import AS_DEFINED
 from metrics.sample import Sample
 from metrics.table import BY_ANY_NAME
@@ -36,6 +38,18 @@ def provenance(
         **{"checkpoint_sha256": facts["checkpoint_sha256"], "templates": facts["templates"], "precision": facts["precision"]},
         **{"file": str(file or ""), "seconds": 0.0, "numpy": np.__version__},
     }
+
+
+def sample_of(embeddings: Embeddings, seed: int = 0, text_features: tuple[NDArray[Any], ...] = ()) -> Sample:
+    """What the measures are computed from; the logit scale is the encoder's where the file has it, else CLIP's 100."""
+    return Sample(
+        embeddings.image_embeddings,
+        embeddings.text_embeddings,
+        embeddings.labels,
+        logit_scale=float(embeddings.metadata.get("logit_scale") or 100.0),
+        text_features=text_features,
+        seed=seed,
+    )
 
 
 def score(sample: Sample, names: Sequence[str], *, as_released: bool = False, bootstrap: int = 0) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from common.files import ensure_folder, write_json
+from common.files import ensure_folder, exact, write_json
 from common.provenance import now, peak_memory_mib, versions
 from datasets.registry import load_task, task_slug
 from datasets.task import Task
@@ -101,11 +101,6 @@ def run_name(request: TrainRequest, precision: str, seed: int) -> str:
     changed = [part for part, is_changed in seldom.items() if is_changed]
     parts = [task_slug(request.dataset), model_slug(request.model), tuning_tag(request.tuning, request.options), always, *changed]
     return "_".join(parts)
-
-
-def exact(number: float) -> str:
-    """The shortest text that is this number and no other: 1e-06, 0.01, 3."""
-    return repr(float(number)).removesuffix(".0")
 
 
 def _short_hash(value: Any) -> str:

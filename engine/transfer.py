@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from datasets.task import Task
 from engine.embed import LoadOptions, embed_classes, embed_task
 from engine.embeddings import Embeddings, embeddings_path, load_embeddings, read_metadata, save_embeddings
 from engine.runtime import Runtime
+from engine.scores import sample_of, spread
+from metrics.metric import Metric
 from metrics.sample import Sample
 from metrics.statistics import MetricError
 from metrics.table import BY_ANY_NAME
-from metrics.uncertainty import uncertainty
+from metrics.uncertainty import uncertainties
 from models.selection import Selection, select_encoder
 
 COLUMNS = (
@@ -85,33 +87,25 @@ def _serves(path: Path, selection: Selection, task: Task) -> bool:
     return all(kept.get(key) == value for key, value in asked.items())
 
 
-def sample_of(embeddings: Embeddings, request: TransferRequest) -> Sample:
-    """What the measures are computed from."""
-    return Sample(
-        embeddings.image_embeddings,
-        embeddings.text_embeddings,
-        embeddings.labels,
-        logit_scale=float(embeddings.metadata.get("logit_scale") or 100.0),
-        text_features=request.text_features,
-        seed=request.seed,
-    )
-
-
-def scores(sample: Sample, request: TransferRequest) -> Iterable[dict[str, Any]]:
+def scores(sample: Sample, request: TransferRequest) -> list[dict[str, Any]]:
     """One row per measure; one that is undefined here says why in ``error``, and the others go on."""
-    for name in request.metrics:
-        metric = BY_ANY_NAME[name]
-        released = request.as_released and metric.as_released is not None
-        row: dict[str, Any] = {"metric": name, "variant": "as released" if released else "definition", "error": ""}
-        started = time.perf_counter()
-        try:
-            row["score"] = metric.as_released(sample) if released and metric.as_released else metric.from_sample(sample)
-            row["calculation_seconds"] = round(time.perf_counter() - started, 6)
-            spread = uncertainty(metric, sample, bootstrap=request.bootstrap, seed=request.seed, as_released=released)
-            row |= {"stderr": spread.stderr, "low": spread.low, "high": spread.high, "interval": spread.method}
-        except MetricError as error:
-            row |= {"score": "", "error": str(error)}
-        yield {key: "" if value is None else value for key, value in row.items()}
+    rows = [_score(sample, BY_ANY_NAME[name], name, request) for name in request.metrics]
+    defined = [row for row in rows if not row["error"]]
+    metrics = [BY_ANY_NAME[row["metric"]] for row in defined]
+    found = uncertainties(metrics, sample, request.bootstrap, request.seed, request.as_released)
+    for row, of in zip(defined, found, strict=True):
+        row.update(spread(of, request.bootstrap))
+    return rows
+
+
+def _score(sample: Sample, metric: Metric, name: str, request: TransferRequest) -> dict[str, Any]:
+    started = time.perf_counter()
+    row: dict[str, Any] = {"metric": name, "variant": metric.variant(request.as_released), "error": ""}
+    try:
+        row["score"] = metric.score(sample, request.as_released)
+    except MetricError as error:
+        row["error"] = str(error)
+    return {**row, "calculation_seconds": round(time.perf_counter() - started, 6)}
 
 
 def rows_of(runtime: Runtime, model: str, request: TransferRequest) -> list[dict[str, Any]]:
@@ -122,7 +116,8 @@ def rows_of(runtime: Runtime, model: str, request: TransferRequest) -> list[dict
     except UserError as error:
         return [_row(model, request, {"metric": name, "error": str(error)}) for name in request.metrics]
     seconds = float(embeddings.metadata["embedding_seconds"]) + float(embeddings.metadata["text_seconds"])
-    runtime.say(f"{model}: {len(embeddings.labels)} images, {'found' if found else f'embedded in {seconds:.1f} s'}")
+    if found:
+        runtime.say(f"\nfound the embeddings of {request.task.name} by {model}")
     common = {
         "embedding_seconds": round(seconds, 3),
         "n_images": len(embeddings.labels),
@@ -130,7 +125,7 @@ def rows_of(runtime: Runtime, model: str, request: TransferRequest) -> list[dict
         "checkpoint_sha256": selection.sha256,
         "precision": embeddings.metadata["precision"],
     }
-    return [_row(model, request, common | row) for row in scores(sample_of(embeddings, request), request)]
+    return [_row(model, request, common | row) for row in scores(sample_of(embeddings, request.seed, request.text_features), request)]
 
 
 def _row(model: str, request: TransferRequest, values: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +136,7 @@ def _row(model: str, request: TransferRequest, values: dict[str, Any]) -> dict[s
         "templates": json.dumps(request.task.templates),
         "precision": known.pop("precision", ""),
         "seed": request.seed,
-        "bootstrap": request.bootstrap,
+        "bootstrap": known.pop("bootstrap", ""),
         "created": now(),
         "versions": json.dumps(versions()),
     }

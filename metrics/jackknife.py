@@ -70,7 +70,7 @@ def without_gap(sample: Sample) -> Float64:
     require(len(sample), 2, "image", "the standard error of gap")
     others = len(sample) - 1
     difference = sample.statistics.images.total / others - sample.statistics.texts.mean(axis=0)
-    return _by_image(sample, lambda block, squares, rows: np.linalg.norm(difference - block / others, axis=1))
+    return _by_image(sample, lambda block, squares, rows: np.sqrt(_lengths(difference - block / others)))
 
 
 def without_uniformity_text(sample: Sample) -> Float64:

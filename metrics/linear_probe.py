@@ -54,14 +54,15 @@ def linear_probe_of(sample: Sample) -> float:
 def stratified_folds(labels: Labels, folds: int, seed: int) -> Labels:
     """A fold for each image, [N]: sizes differ by one at most, and so do the numbers of a class's images in them.
 
-    The images, drawn in random order and sorted by class, are dealt out in turn.
+    The images, drawn in random order and then gathered by class, are dealt out in turn.
 
     >>> np.bincount(stratified_folds(np.array([0, 0, 0, 0, 1, 1]), 2, seed=0)).tolist()
     [3, 3]
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    dealt = np.empty(len(labels), np.int64)
-    dealt[shuffled[np.argsort(labels[shuffled], kind="stable")]] = np.arange(len(labels)) % folds
+    _, first, classes = np.unique(labels[shuffled], return_index=True, return_inverse=True)
+    dealt = np.empty(len(labels), np.int64)  # classes in the order in which they were drawn, so their numbers don't matter
+    dealt[shuffled[np.argsort(first[classes], kind="stable")]] = np.arange(len(labels)) % folds
     return dealt
 
 

@@ -64,13 +64,13 @@ class Regression:
 
 def regression_of(sample: Sample) -> Regression:
     """The regression of the labels on the images, from the smaller of the two Gram matrices."""
-    require_classes(sample.scatter, "logme")
+    require_classes(sample.class_means, "logme")
     if len(sample) >= sample.images.shape[1]:
         return regression_from_scatter(sample.scatter)
     images = sample.images.astype(np.float64)
     values, vectors = positive_eigen(images @ images.T, images.shape[1])
     projections = _class_sums(vectors, sample.present.labels, len(sample.present.classes)) ** 2
-    counts = sample.scatter.compact.class_counts.astype(np.float64)
+    counts = sample.class_means.class_counts[sample.present.classes].astype(np.float64)
     residuals = np.zeros_like(counts) if len(values) == len(images) else counts - projections.sum(axis=1)
     return _regression(len(images), images.shape[1], values, projections, residuals)
 

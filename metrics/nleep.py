@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metrics.leep import expected_predictions
-from metrics.metric import TRANSFERABILITY, WITHOUT_TEXT, Metric
+from metrics.metric import DUPLICATION, IMAGE_ORDER, TRANSFERABILITY, WITHOUT_TEXT, Metric
 from metrics.once import once_per_sample
 from metrics.sample import Sample
 from metrics.scatter import check_finite
@@ -30,8 +30,12 @@ def nleep(image_embeddings: ArrayLike, labels: ArrayLike, seed: int = 0) -> floa
     or order gives a slightly different score.
 
     Covariances are diagonal in the principal components: an EM step takes O(N K d). Full ones, as in the code released with
-    later papers, take O(N K d^2), hours for 20,000 images of 400 classes, and are not determined by the few images that
-    a component then has. Raises MetricError for N <= 5 K, when all images are equal, and for values that are not finite.
+    later papers, take O(N K d^2), which is too slow for hundreds of classes, and the few images that a component then has do
+    not determine them. Raises MetricError for N <= 5 K, when all images are equal, and for values that are not finite.
+
+    >>> images = np.random.default_rng(0).standard_normal((40, 3)) + np.repeat([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]], 20, axis=0)
+    >>> nleep(images, labels=np.repeat([0, 1], 20)) > -1e-9, nleep(images, labels=np.tile([0, 1], 20)) > -0.3
+    (True, False)
     """
     return nleep_of(Sample(np.asarray(image_embeddings), labels=np.asarray(labels), seed=seed))
 
@@ -96,7 +100,7 @@ METRICS = (
         range=(-np.inf, 0.0),
         needs_text=False,
         min_images=COMPONENTS + 1,
-        invariances=WITHOUT_TEXT - {"image order"},
+        invariances=WITHOUT_TEXT - {IMAGE_ORDER} | {DUPLICATION},
         as_released=nleep_as_released,
         released_note="full covariances, and the mean without the logarithm, as in the code released with SFDA and EMMS",
         standard_error=nleep_standard_error,

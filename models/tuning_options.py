@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from common.errors import UserError, unknown_name
+from common.files import exact
 
 # Which fields of TuningOptions each tuning reads, in the order of its tag.
 TUNING_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -76,10 +77,10 @@ def tuning_tag(tuning: str, options: TuningOptions) -> str:
 
 _TAG_PARTS = {
     "rank": "r{}".format,
-    "lora_scale": "s{:g}".format,
+    "lora_scale": lambda value: f"s{exact(value)}",
     "lora_mlp": lambda value: "mlp" if value else "",
     "train_blocks": "b{}".format,
     "reduction": "r{}".format,
-    "adapter_ratio": "a{:g}".format,
+    "adapter_ratio": lambda value: f"a{exact(value)}",
     "probe_init": lambda value: "" if value == "random" else value,
 }

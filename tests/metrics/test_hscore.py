@@ -89,6 +89,11 @@ def test_bounded_by_the_rank():
         assert 0 <= hscore(features, labels) <= 3 + 1e-9
 
 
+def test_one_dimension():
+    features, labels = labelled(5, dimensions=1)
+    assert hscore(features, labels) == pytest.approx(np.var(plain.class_means_of_images(features, labels)) / np.var(features), rel=1e-12)
+
+
 def test_of_any_scale_and_origin():
     features, labels = labelled(4)
     assert hscore(1e-6 * features + 3, labels) == pytest.approx(hscore(features, labels), rel=1e-8)
