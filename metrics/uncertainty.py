@@ -6,13 +6,13 @@ Images are what is sampled; class texts are fixed. Two ways, by what the measure
   else what the measure's entry in the table has (the infinitesimal jackknife of measures of pairs, the binomial error of
   accuracies). The interval is normal: score +- 1.96 standard errors. It is not cut off where the measure's range ends.
 - ``bootstrap``: the measure of B resamples of N images drawn with replacement. The standard error is their standard deviation, the
-  interval reaches from their 2.5 to their 97.5 percentile. Resamples are plain, not stratified: a class may vanish from one, and
-  counts there as a class without images. A resample of which the measure is undefined is drawn again.
+  interval is normal around the score. Resamples are plain, not stratified: a class may vanish from one, and counts there
+  as a class without images. A resample of which the measure is undefined is drawn again.
 
 A resample holds copies of the same image. Measures over pairs of images would count an image's cosine of 1 with itself
 (image_image, IIMM), and nearest neighbours or held-out folds would find it again; so these have closed forms or no interval, and are
-never resampled. Measures of the features' rank or spread (H-score, LogME, TransRate) are also moved, by the fewer distinct
-images (about 63 %): where N is not large against D their interval may lie off the score.
+never resampled. Measures of the features' rank or spread (H-score, LogME, TransRate) are moved as well, by the fewer distinct
+images (about 63 %): their percentiles may lie wholly off the score where N is not large against D, their spread is of use.
 """
 
 from __future__ import annotations
@@ -114,7 +114,10 @@ def _bootstrap(metrics: Sequence[Metric], sample: Sample, count: int, seed: int,
                 redrawn[number] += 1
         if not wanting:
             break
-    return [_percentile(np.array(values), count, again) for values, again in zip(drawn, redrawn, strict=True)]
+    return [
+        _around(_score_or_nan(metric, sample, as_released), np.array(values), count, again)
+        for metric, values, again in zip(metrics, drawn, redrawn, strict=True)
+    ]
 
 
 def _resamples(sample: Sample, count: int, seed: int) -> Iterator[Sample]:
@@ -131,9 +134,8 @@ def _score_or_nan(metric: Metric, sample: Sample, as_released: bool) -> float:
         return np.nan
 
 
-def _percentile(values: np.ndarray, count: int, redrawn: int) -> Uncertainty:
+def _around(score: float, values: np.ndarray, count: int, redrawn: int) -> Uncertainty:
     if len(values) < count:
         return _without(f"undefined for {redrawn} of {redrawn + len(values)} resamples")
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     note = f"{redrawn} resamples of which it is undefined were drawn again" if redrawn else ""
-    return Uncertainty(float(values.std(ddof=1)), low, high, BOOTSTRAP, note)
+    return _normal(score, float(values.std(ddof=1)))._replace(method=BOOTSTRAP, note=note)
