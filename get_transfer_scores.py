@@ -6,22 +6,23 @@
 
 Scores are taken on the training split less its validation part. Saved embeddings serve when their images, split, prompts and weights
 are those that are asked for; others are made and saved. Rows are added to RESULTS_DIR/DATASET_transfer_scores.csv, earlier
-ones stay; a model or measure that fails is reported in its row and the rest go on.
+ones stay; a model or measure that fails is reported in its row and the rest go on: the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.arguments import add_data_arguments, add_run_arguments, count
 from common.cli import Parser, run
-from common.errors import unknown_name
-from common.files import append_rows, check_appendable
+from common.errors import UserError, unknown_name
+from common.files import append_rows, check_appendable, ensure_folder
 
 if TYPE_CHECKING:
-    from engine.transfer import TransferRequest
+    from engine.transfer import EmbeddingsFile, Measured, TransferRequest
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,36 +45,62 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Score every model, adding its rows as soon as it is done."""
+def main() -> int:
+    """Score every model, adding its rows as soon as it is done; 1 when a score is missing."""
     args = parse_arguments()
     from datasets.registry import task_slug
+
+    table = args.results_dir / f"{task_slug(args.dataset)}_transfer_scores.csv"
+    check(args, table)
+    from engine.runtime import start
+    from engine.transfer import embeddings_files, measure, ncti_comparison
+
+    runtime = start(args.device, args.precision, args.seed)
+    request = make_request(args, runtime)
+    files = embeddings_files(runtime, list(dict.fromkeys(args.eval_models)), request)
+    runtime.close()
+    if not runtime.is_main:
+        return 0
+    measured = []
+    for file in files:
+        measured.append(measure(file, request))
+        append_rows(table, measured[-1].rows)
+        show(file, measured[-1].rows)
+    if comparison := ncti_comparison(measured):
+        print(f"\n{comparison}")
+    print(f"\nThe rows are in {table}.")
+    return missing(measured)
+
+
+def check(args: argparse.Namespace, table: Path) -> None:
+    """All that can be told before anything is loaded: names, flags that contradict each other, places to write to."""
     from metrics.table import BY_ANY_NAME
 
     for name in args.metrics:
         if name not in BY_ANY_NAME:
             raise unknown_name("metric", name, BY_ANY_NAME)
-    table = args.results_dir / f"{task_slug(args.dataset)}_transfer_scores.csv"
+    if args.bootstrap == 1:
+        raise UserError("--bootstrap must be 0 or at least 2, not 1: one resample has no spread.")
+    if (args.label_encoders or args.label_features) and "emms" not in args.metrics:
+        raise UserError("--label-encoders and --label-features are for emms, which is not among --metrics.")
     check_appendable(table)
-    from engine.runtime import start
-    from engine.transfer import rows_of
+    ensure_folder(args.embeddings_dir)
 
-    runtime = start(args.device, args.precision, args.seed)
-    request = make_request(args, runtime)
-    for model in args.eval_models:
-        rows = rows_of(runtime, model, request)
-        if runtime.is_main:
-            append_rows(table, rows)
-            show(model, rows)
-    runtime.say(f"\nThe rows are in {table}.")
-    runtime.close()
+
+def missing(measured: list[Measured]) -> int:
+    """The exit status, after saying on stderr how many scores are missing."""
+    errors = [bool(row["error"]) for one in measured for row in one.rows]
+    if any(errors):
+        print(f"get_transfer_scores.py: {sum(errors)} of {len(errors)} scores are missing; their rows say why.", file=sys.stderr)
+    return int(any(errors))
 
 
 def make_request(args: argparse.Namespace, runtime: Any) -> TransferRequest:
     """What the command line asks for."""
     from datasets.registry import load_task, read_templates
     from engine.embed import LoadOptions
-    from engine.transfer import TransferRequest, text_features
+    from engine.label_features import text_features
+    from engine.transfer import TransferRequest
 
     templates = read_templates(args.template)
     task = load_task(args.dataset, "train", data_dir=args.data_dir, val_p=args.val_p, templates=templates)
@@ -89,12 +116,11 @@ def make_request(args: argparse.Namespace, runtime: Any) -> TransferRequest:
     )
 
 
-def show(model: str, rows: list[dict[str, Any]]) -> None:
+def show(file: EmbeddingsFile, rows: list[dict[str, Any]]) -> None:
     """One line per measure: score and interval, or what went wrong; and what it cost, embedding included."""
-    print(f"\n{model}")
-    errors = {row["error"] for row in rows}
-    if len(errors) == 1 and rows[0]["embedding_seconds"] == "":  # the model itself failed
-        print(f"  {errors.pop()}")
+    print(f"\n{file.model}{f' (embeddings found: {file.path})' if file.found else ''}")
+    if rows[0]["embedding_seconds"] == "":  # the model itself failed
+        print(f"  {rows[0]['error']}")
         return
     print(f"  {'metric':<20} {'score':>12} {'stderr':>9} {'95 % interval':>26} {'calculation s':>14} {'with embedding s':>17}")
     for row in rows:

@@ -12,6 +12,7 @@ import random
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -194,6 +195,7 @@ def make_loader(
     with seeded(0):
         blank = transform(Image.new("RGB", (64, 64)))
     workers = min(num_workers, len(batches))
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # --num-workers is the user's to choose
     loader = DataLoader(
         dataset,
         batch_sampler=keys,  # type: ignore[arg-type]  # indices are keys here

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
@@ -17,11 +19,14 @@ from common.files import ensure_folder
 from common.provenance import now, versions
 from datasets.registry import task_slug
 from datasets.task import Task
-from engine.embed import LoadOptions, embed_classes, embed_task
+from engine.embed import LoadOptions, embed_task
 from engine.embeddings import Embeddings, embeddings_path, load_embeddings, read_metadata, save_embeddings
+from engine.loading import SkippedImages
 from engine.runtime import Runtime
 from engine.scores import sample_of, spread
 from metrics.metric import Metric
+from metrics.ncti import METRIC as NCTI
+from metrics.ncti import NctiParts, compare_ncti, ncti_parts_of
 from metrics.sample import Sample
 from metrics.statistics import MetricError
 from metrics.table import BY_ANY_NAME
@@ -48,6 +53,23 @@ class TransferRequest:
     text_features: tuple[NDArray[np.floating[Any]], ...] = ()
 
 
+class EmbeddingsFile(NamedTuple):
+    """Where the embeddings by one model are, and whether they were there already; or why there are none."""
+
+    model: str
+    path: Path = Path()
+    found: bool = False
+    error: str = ""
+
+
+class Measured(NamedTuple):
+    """The rows of one model, and the parts of its NCTI where that was asked for and is defined."""
+
+    model: str
+    rows: list[dict[str, Any]]
+    ncti: NctiParts | None = None
+
+
 def select_model(name: str) -> Selection:
     """The encoder called ``name``; a path to a checkpoint is one that was fine-tuned."""
     if Path(name).suffix in (".safetensors", ".pt", ".pth"):
@@ -55,36 +77,73 @@ def select_model(name: str) -> Selection:
     return select_encoder(name, None, {})
 
 
-def embeddings_for(runtime: Runtime, selection: Selection, request: TransferRequest) -> tuple[Embeddings, bool]:
-    """The embeddings of the task by one encoder, and whether they were found.
+def embeddings_files(runtime: Runtime, models: Sequence[str], request: TransferRequest) -> Iterator[EmbeddingsFile]:
+    """The embeddings files of several models. One process makes each when it is asked for; several make all of them first.
 
-    A saved file serves when images, split, prompts and weights are the same; otherwise the embeddings are made and saved, beside a
-    file of that name that is of something else.
+    So the others can end, and need not wait for the one that measures, which may take longer than waiting is allowed to.
     """
-    folder = ensure_folder(request.embeddings_dir / selection.label)
+    files = (embeddings_file(runtime, model, request) for model in models)
+    return files if runtime.world == 1 else iter(list(files))
+
+
+def embeddings_file(runtime: Runtime, model: str, request: TransferRequest) -> EmbeddingsFile:
+    """The file of one model, found or made; a model that cannot be loaded, or cannot embed the task, says so in ``error``."""
+    try:
+        return _found_or_made(runtime, model, request)
+    except UserError as error:
+        return EmbeddingsFile(model, error=str(error))
+    except torch.OutOfMemoryError:
+        if runtime.world > 1:
+            raise  # the other processes are waiting for this one in the middle of their work
+        return EmbeddingsFile(model, error=f"'{model}' and {request.load.batch_size} images do not fit into memory; make --bs smaller.")
+
+
+def _found_or_made(runtime: Runtime, model: str, request: TransferRequest) -> EmbeddingsFile:
+    """A saved file serves when images, split, prompts and weights are the same; else one is made, beside that of something else."""
+    selection = select_model(model)
+    asked = _identity(selection, request.task)
     stem = f"{task_slug(request.task.name)}_{request.task.split}"
+    folder = ensure_folder(request.embeddings_dir / selection.label)
     usual = embeddings_path(folder / stem, "safetensors")
-    exact = embeddings_path(folder / f"{stem}_{request.task.fingerprint[:8]}", "safetensors")
-    for path in (usual, exact):
-        if path.exists() and _serves(path, selection, request.task):
-            return load_embeddings(path), True
-    embeddings, skipped = embed_task(runtime, selection, request.task, request.load)
+    exact = embeddings_path(folder / f"{stem}_{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}", "safetensors")
+    serving = [path for path in (usual, exact) if path.exists() and _serves(path, asked, request.load.max_skipped)]
+    found, path = runtime.gather_objects([(serving[0], None) if serving else (None, exact if usual.exists() else usual)])[0]
+    if found:
+        return EmbeddingsFile(model, found, found=True)
+    embeddings, skipped = _embed(runtime, selection, request)
     if runtime.is_main:
-        path = exact if usual.exists() else usual
         skipped.write(path)
         save_embeddings(path, embeddings)
-    return embeddings, False
+    return EmbeddingsFile(model, path)
 
 
-def _serves(path: Path, selection: Selection, task: Task) -> bool:
-    kept = read_metadata(path)
-    asked = {
+def _identity(selection: Selection, task: Task) -> dict[str, str]:
+    """What the metadata of embeddings of this task by this encoder says."""
+    return {
         "checkpoint_sha256": selection.sha256,
         "fingerprint": task.fingerprint,
         "split": task.split,
+        "classnames": json.dumps(list(task.classnames), ensure_ascii=False),
         "templates": json.dumps(list(task.templates), ensure_ascii=False),
     }
-    return all(kept.get(key) == value for key, value in asked.items())
+
+
+def _serves(path: Path, asked: dict[str, str], max_skipped: int) -> bool:
+    """Whether the file is of what is asked, with no more images left out than may be. One that is damaged is not."""
+    try:
+        kept = read_metadata(path)
+    except UserError:
+        return False
+    return all(kept.get(key) == value for key, value in asked.items()) and int(kept.get("n_skipped") or 0) <= max_skipped
+
+
+def _embed(runtime: Runtime, selection: Selection, request: TransferRequest) -> tuple[Embeddings, SkippedImages]:
+    """:func:`embed_task`; several processes go through all images before they fail, so that all of them fail and go on together."""
+    allowed = request.load.max_skipped if runtime.world == 1 else len(request.task)
+    embeddings, skipped = embed_task(runtime, selection, request.task, replace(request.load, max_skipped=allowed))
+    skipped.max_skipped = request.load.max_skipped
+    skipped.check()
+    return embeddings, skipped
 
 
 def scores(sample: Sample, request: TransferRequest) -> list[dict[str, Any]]:
@@ -108,24 +167,45 @@ def _score(sample: Sample, metric: Metric, name: str, request: TransferRequest) 
     return {**row, "calculation_seconds": round(time.perf_counter() - started, 6)}
 
 
-def rows_of(runtime: Runtime, model: str, request: TransferRequest) -> list[dict[str, Any]]:
-    """All rows of one model. A model that cannot be loaded or embedded is one row that says so."""
+def measure(file: EmbeddingsFile, request: TransferRequest) -> Measured:
+    """All rows of one model. One without embeddings, or whose file is damaged, says so in each of them."""
     try:
-        selection = select_model(model)
-        embeddings, found = embeddings_for(runtime, selection, request)
+        if file.error:
+            raise UserError(file.error)
+        embeddings = load_embeddings(file.path)
     except UserError as error:
-        return [_row(model, request, {"metric": name, "error": str(error)}) for name in request.metrics]
-    seconds = float(embeddings.metadata["embedding_seconds"]) + float(embeddings.metadata["text_seconds"])
-    if found:
-        runtime.say(f"\nfound the embeddings of {request.task.name} by {model}")
+        return Measured(file.model, [_row(file.model, request, {"metric": name, "error": str(error)}) for name in request.metrics])
+    metadata = embeddings.metadata
     common = {
-        "embedding_seconds": round(seconds, 3),
+        "embedding_seconds": round(sum(float(metadata.get(key, "nan")) for key in ("embedding_seconds", "text_seconds")), 3),
         "n_images": len(embeddings.labels),
         "n_classes": len(embeddings.text_embeddings),
-        "checkpoint_sha256": selection.sha256,
-        "precision": embeddings.metadata["precision"],
+        "checkpoint_sha256": metadata["checkpoint_sha256"],
+        "precision": metadata["precision"],
     }
-    return [_row(model, request, common | row) for row in scores(sample_of(embeddings, request.seed, request.text_features), request)]
+    sample = sample_of(embeddings, request.seed, request.text_features)
+    rows = [_row(file.model, request, common | row) for row in scores(sample, request)]
+    comparable = any(row["metric"] == NCTI.name and not row["error"] for row in rows)
+    return Measured(file.model, rows, ncti_parts_of(sample) if comparable else None)
+
+
+def ncti_comparison(measured: Sequence[Measured]) -> str:
+    """The paper's NCTI of the models that have it, by decreasing score, as a text; '' with fewer than two.
+
+    It scales the parts by their extremes over the models at hand, so it is of these models and no row of the table.
+    """
+    known = [(one.model, one.ncti) for one in measured if one.ncti is not None]
+    if len(known) < 2:
+        return ""
+    compared = compare_ncti([parts for _, parts in known]).tolist()
+    ranked = sorted(zip(compared, (model for model, _ in known), strict=True), key=lambda pair: -pair[0])
+    return "\n".join(
+        [
+            "NCTI as its paper compares models, each part scaled to [0, 1] over those below: these numbers depend on which models",
+            "are listed, and are not written to the table.",
+            *(f"  {score:>12.6g}  {model}" for score, model in ranked),
+        ]
+    )
 
 
 def _row(model: str, request: TransferRequest, values: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +213,7 @@ def _row(model: str, request: TransferRequest, values: dict[str, Any]) -> dict[s
     provenance = {
         "checkpoint_sha256": known.pop("checkpoint_sha256", ""),
         "fingerprint": request.task.fingerprint,
-        "templates": json.dumps(request.task.templates),
+        "templates": json.dumps(list(request.task.templates), ensure_ascii=False),
         "precision": known.pop("precision", ""),
         "seed": request.seed,
         "bootstrap": known.pop("bootstrap", ""),
@@ -141,28 +221,3 @@ def _row(model: str, request: TransferRequest, values: dict[str, Any]) -> dict[s
         "versions": json.dumps(versions()),
     }
     return {column: known.get(column, "") for column in COLUMNS} | provenance
-
-
-def text_features(runtime: Runtime, task: Task, encoders: Sequence[str], files: Sequence[Path]) -> tuple[NDArray[np.floating[Any]], ...]:
-    """Further label embeddings [C, d] of the task's classes: by other encoders' text towers, and from files.
-
-    A file is a .npy array, or an embeddings file of the same data set, of which the text embeddings are taken.
-    """
-    made = [embed_classes(runtime, select_model(name).encoder, task) for name in encoders]
-    read = [_read_features(path) for path in files]
-    for features, origin in zip([*made, *read], [*encoders, *files], strict=True):
-        if features.ndim != 2 or len(features) != len(task.classnames):
-            raise UserError(f"'{origin}' has label features of shape {features.shape}; {task.name} has {len(task.classnames)} classes.")
-    return (*made, *read)
-
-
-def _read_features(path: Path) -> NDArray[np.floating[Any]]:
-    if path.suffix != ".npy":
-        return load_embeddings(path).text_embeddings
-    try:
-        features = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' is not a readable .npy array: {error}.") from error
-    if not np.issubdtype(features.dtype, np.floating) or not np.isfinite(features).all():
-        raise UserError(f"'{path}' does not hold finite floating-point numbers.")
-    return features

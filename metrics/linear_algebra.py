@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
 import numpy as np
 from scipy import linalg
+from threadpoolctl import ThreadpoolController
 
 from metrics.statistics import Float64
 
 EPSILON = float(np.finfo(np.float64).eps)
 WELL_CONDITIONED = 1e-7  # reciprocal condition above which a Cholesky solve keeps eight digits or more
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through all loaded libraries, so once
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Within the block, BLAS and LAPACK use one thread.
+
+    For loops over many small matrices: sharing out a matrix of some hundred rows costs more than it saves, on a busy machine
+    many times more.
+    """
+    limit: AbstractContextManager[Any] = _thread_pools().limit(limits=1, user_api="blas")
+    return limit
 
 
 def positive_eigen(matrix: Float64, count: int) -> tuple[Float64, Float64]:

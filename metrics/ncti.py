@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import linalg
 
 from metrics.discriminant import Discriminant, discriminant, require_spread
-from metrics.linear_algebra import EPSILON, positive_eigen, shrunk
+from metrics.linear_algebra import EPSILON, one_thread, positive_eigen, shrunk
 from metrics.metric import TRANSFERABILITY, WITHOUT_TEXT, Metric
 from metrics.sample import Sample
 from metrics.scatter import Scatter, require_classes
@@ -125,10 +125,11 @@ def prediction_parts(sample: Sample, axes: Float64, by: Discriminant) -> tuple[f
         coordinates[rows] = (block - mean) @ axes
     order, counts = np.argsort(labels, kind="stable"), sample.scatter.compact.class_counts
     known = norms = 0.0
-    for label, rows in enumerate(np.split(order, np.cumsum(counts)[:-1])):
-        probabilities = by.probabilities(coordinates[rows])
-        known += float(probabilities[:, label].sum())
-        norms += float(linalg.svd(probabilities, compute_uv=False, check_finite=False).sum())
+    with one_thread():
+        for label, rows in enumerate(np.split(order, np.cumsum(counts)[:-1])):
+            probabilities = by.probabilities(coordinates[rows])
+            known += float(probabilities[:, label].sum())
+            norms += float(linalg.svd(probabilities, compute_uv=False, check_finite=False).sum())
     return known / len(sample), float(np.log(norms))
 
 

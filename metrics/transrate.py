@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metrics.linear_algebra import half_log_determinant_of_one_plus
+from metrics.linear_algebra import half_log_determinant_of_one_plus, one_thread
 from metrics.metric import DUPLICATION, TRANSFERABILITY, WITHOUT_TEXT, Metric
 from metrics.sample import Sample
 from metrics.scatter import require_classes
@@ -51,7 +51,8 @@ def coding_rates(sample: Sample, eps: float) -> tuple[float, Float64]:
     require_classes(of, "transrate")
     whole = half_log_determinant_of_one_plus(of.centred / (of.count * eps))
     grams = class_grams(sample.images, sample.known_labels, of.mean)
-    return whole, np.array([half_log_determinant_of_one_plus(gram / (count * eps)) for count, gram in grams])
+    with one_thread():
+        return whole, np.array([half_log_determinant_of_one_plus(gram / (count * eps)) for count, gram in grams])
 
 
 def class_grams(images: Floats, labels: Labels, mean: Float64) -> Iterator[tuple[int, Float64]]:
