@@ -1,6 +1,6 @@
 """The documentation's table of measures, made from METRICS.
 
-    python -m metrics.document > docs/measures.md
+python -m metrics.document > docs/measures.md
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def _checked(of: Fit) -> Fit:
         return replace(of, warnings=(*warnings, f"{error}."))
     of = replace(of, leave_one_out_residuals=residuals)
     if _known_errors(residuals).mean_absolute >= of.leave_one_out_of_mean.mean_absolute:
-        warnings.append(f"Left-out tasks are predicted no better by {of.measure} than by the known tasks' mean {WORDS[of.outcome]}.")
+        warnings.append(f"Left-out tasks are predicted no better by {of.measure} than by the known tasks' average {WORDS[of.outcome]}.")
     return replace(of, warnings=tuple(warnings))
 
 

@@ -122,7 +122,7 @@ def test_few_tasks_are_called_few():
 def test_a_score_that_is_no_better_than_the_mean():
     useless = made_up([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], [0.1, 0.9, 0.1, 0.9, 0.9, 0.1, 0.9, 0.1])
     assert fit_outcome(useless, "iimm").warnings == (
-        "Left-out tasks are predicted no better by iimm than by the known tasks' mean gain over zero-shot error.",
+        "Left-out tasks are predicted no better by iimm than by the known tasks' average gain over zero-shot error.",
     )
 
 
