@@ -10,14 +10,11 @@ caller must name; of the pickled ones only those that hold nothing but tensors.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import pickle
-import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import sha256_of_file
+from common.provenance import now, versions
 from models.encoder import Encoder
 from models.loading import load_encoder
 from models.tensors import PICKLE_STARTS, read_metadata, read_safetensors, sha256_of_tensors, write_safetensors
@@ -35,19 +33,9 @@ from models.zoo import canonical_name
 
 FORMAT = "clipscope-checkpoint/1"
 PICKLES = (".pt", ".pth", ".bin")
-LIBRARIES = ("torch", "open_clip_torch", "timm", "transformers", "safetensors")
 PLAIN = frozenset({"format", "model", "tuning", "task", "split", "base_sha256", "created"})  # strings; the others are JSON
 
 checkpoint_sha256 = sha256_of_file
-
-
-def _versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that decide what an encoder computes."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
@@ -71,8 +59,8 @@ class CheckpointHeader:
     val_accuracy: float | None = None
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
-    created: str = field(default_factory=_now)
-    versions: Mapping[str, str] = field(default_factory=_versions)
+    created: str = field(default_factory=now)
+    versions: Mapping[str, str] = field(default_factory=versions)
     format: str = FORMAT
 
     def to_metadata(self) -> dict[str, str]:
