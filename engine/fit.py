@@ -155,7 +155,7 @@ class Fit:
                 done = self.progress.epoch * self.order.steps + step + 1
                 raise UserError(
                     f"The loss became {loss} in step {done} (epoch {self.progress.epoch + 1}) at learning rate "
-                    f"{self._learning_rate(step):g}; use a smaller --lr, --warmup or --clip-norm."
+                    f"{self._learning_rate(step):g}; use a smaller --lr, or --warmup, or --clip-norm."
                 )
             self.progress.loss_sum += loss * self.order.step_size(step)
         self._losses.clear()
