@@ -17,6 +17,8 @@ derivative of the measure by the weight of image i, sqrt(sum_i U_i^2); for few i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -139,65 +141,44 @@ def _pairs(image_embeddings: ArrayLike, labels: ArrayLike) -> Pairs:
     return pairs_of(Sample(np.asarray(image_embeddings), labels=np.asarray(labels)))
 
 
+EASIER, HARDER = "classes easier to tell by image similarity", "classes harder to tell by image similarity"
+
+
+def _metric(function: Callable[..., float], of: Callable[[Pairs], float], description: str, higher_is: str, greatest: float) -> Metric:
+    """The entry of a measure of the pairs; all four share the pass over the pairs and that for their errors."""
+    name = function.__name__
+    return Metric(
+        name,
+        description,
+        function,
+        lambda sample: of(pairs_of(sample)),
+        higher_is=higher_is,
+        range=(0.0, greatest),
+        needs_text=False,
+        min_images=3,
+        min_classes=2,
+        invariances=WITHOUT_TEXT,
+        standard_error=lambda sample: standard_errors(sample)[name],
+        bootstrap=False,
+        cost="O(N^2 D)",
+    )
+
+
 METRICS = (
-    Metric(
-        "overlap",
-        "overlap of the histograms of image similarities within and between classes (200 bins on [-1, 1])",
+    _metric(
         overlap,
-        lambda sample: overlap_of(pairs_of(sample)),
-        higher_is="classes harder to tell by image similarity",
-        range=(0.0, 1.0),
-        needs_text=False,
-        min_images=3,
-        min_classes=2,
-        invariances=WITHOUT_TEXT,
-        standard_error=lambda sample: standard_errors(sample)["overlap"],
-        bootstrap=False,
-        cost="O(N^2 D)",
+        overlap_of,
+        "overlap of the histograms of image similarities within and between classes (200 bins on [-1, 1])",
+        HARDER,
+        1.0,
     ),
-    Metric(
-        "proxy_a_distance",
-        "2 (1 - overlap): how well the best threshold on similarity tells pairs of the same class",
+    _metric(
         proxy_a_distance,
-        lambda sample: proxy_a_distance_of(pairs_of(sample)),
-        higher_is="classes easier to tell by image similarity",
-        range=(0.0, 2.0),
-        needs_text=False,
-        min_images=3,
-        min_classes=2,
-        invariances=WITHOUT_TEXT,
-        standard_error=lambda sample: standard_errors(sample)["proxy_a_distance"],
-        bootstrap=False,
-        cost="O(N^2 D)",
+        proxy_a_distance_of,
+        "2 (1 - overlap): how well the best threshold on similarity tells pairs of the same class",
+        EASIER,
+        2.0,
     ),
-    Metric(
-        "bhattacharyya",
-        "Bhattacharyya coefficient of the same two histograms",
-        bhattacharyya,
-        lambda sample: bhattacharyya_of(pairs_of(sample)),
-        higher_is="classes harder to tell by image similarity",
-        range=(0.0, 1.0),
-        needs_text=False,
-        min_images=3,
-        min_classes=2,
-        invariances=WITHOUT_TEXT,
-        standard_error=lambda sample: standard_errors(sample)["bhattacharyya"],
-        bootstrap=False,
-        cost="O(N^2 D)",
-    ),
-    Metric(
-        "auroc",
-        "probability that a pair of the same class is more similar than a pair of different classes",
-        auroc,
-        lambda sample: auroc_of(pairs_of(sample)),
-        higher_is="classes easier to tell by image similarity",
-        range=(0.0, 1.0),
-        needs_text=False,
-        min_images=3,
-        min_classes=2,
-        invariances=WITHOUT_TEXT,
-        standard_error=lambda sample: standard_errors(sample)["auroc"],
-        bootstrap=False,
-        cost="O(N^2 D)",
-    ),
+    _metric(bhattacharyya, bhattacharyya_of, "Bhattacharyya coefficient of the same two histograms", HARDER, 1.0),
+    _metric(auroc, auroc_of, "probability that a pair of the same class is more similar than a pair of different classes", EASIER, 1.0),
 )
