@@ -86,7 +86,7 @@ def test_a_file_that_is_there_is_kept(embed, main_file):
     ended = embed().succeeded()
     assert ended.stdout == f"kept {main_file} (--overwrite makes it anew)\n"
     assert files_below(main_file.parent) == before
-    assert "12 images" in embed("--overwrite").succeeded().stdout
+    assert ": 12 images, " in embed("--overwrite").succeeded().stdout
     assert files_below(main_file.parent) != before  # the time at least
 
 
@@ -181,7 +181,7 @@ def test_two_processes_write_the_rows_of_one_in_the_same_order(embed, main_file,
     assert found.labels.tolist() == expected.labels.tolist()
     assert found.sample_ids == expected.sample_ids
     assert found.metadata["processes"] == "2"
-    assert ended.stdout.count("12 images") == 1
+    assert ended.stdout.count(": 12 images, ") == 1
 
 
 def test_bf16_is_stored_as_float32_near_fp32(embed, main_file):
