@@ -1,63 +1,142 @@
 """Data sets by name.
 
-To add a data set, write one small file ``datasets/<source>.py`` with a function that returns a
-:class:`~datasets.task.Task` for a split, and add one line to the table in :func:`sources`::
+To add a data set, write one small file ``datasets/sources/<source>.py`` with a function ``load(name, split, data_dir)`` that
+returns a :class:`~datasets.task.Task`, and add one line to :data:`SOURCES`, with a :class:`Source` for every split convention
+that it has (:data:`~datasets.naming.CONVENTIONS`), the default first::
 
-    "CIFAR10": Source(lambda split, data_dir: _from("cifar").cifar_task("CIFAR10", split, data_dir)),
+    "SVHN": {"standard": Source("sources.svhn:svhn_task")},
 
-A source gives its ``train`` and ``test`` splits; its ``val`` split is drawn from ``train``, unless it says that it has
-one of its own (``own_validation=True``). A source raises a :class:`~common.errors.UserError` when its files are not in
-``data_dir``. Nothing is imported before a data set is asked for, so that ``--help`` stays fast.
+A source gives its ``train`` and ``test`` splits; its ``val`` split is drawn from ``train``, unless it says that it has one of
+its own (``own_validation=True``). It raises a :class:`~common.errors.UserError` when its files are not in ``data_dir``
+(:func:`datasets.places.find` does). Nothing is imported before a data set is asked for, so that ``--help`` stays fast.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from common.errors import UserError, unknown_name
+from common.errors import UserError, nearest, unknown_name
 from common.files import slug
+from datasets.naming import CONVENTIONS, TaskName, parse_name
 
 if TYPE_CHECKING:
     from datasets.task import Task
 
-IMAGEFOLDER = "imagefolder:"
-
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from: ``load(split, data_dir)`` is one split of it."""
+    """Where one split convention of a data set comes from: ``module:function``, below the package ``datasets``."""
 
-    load: Callable[[str, Path], Task]
-    own_validation: bool = False  # whether load knows the split "val"
+    function: str
+    own_validation: bool = False  # whether it knows the split "val"
 
-
-def _from(module: str) -> Any:
-    return import_module(f"datasets.{module}")
-
-
-def _drawn(name: str) -> Source:
-    return Source(lambda split, data_dir: _from("drawn").drawn_task(name, split))
+    def load(self, name: str, split: str, data_dir: Path) -> Task:
+        """One split; ``name`` tells apart what shares a function."""
+        return _function(self.function)(name, split, data_dir)  # type: ignore[no-any-return]
 
 
-@cache
-def sources() -> dict[str, Source]:
-    """The table of all data sets that have a fixed name."""
-    return {
-        "Digits": Source(lambda split, data_dir: _from("digits").digits_task(split)),
-        **{name: _drawn(name) for name in _from("drawn").DRAWN_TASKS},
-    }
+@dataclass(frozen=True)
+class OwnSource:
+    """A scheme for own data, ``SCHEME:WHERE``; the function takes (where, split, val_p, data_dir)."""
+
+    function: str
+    expected: str  # what to write after the colon
+    is_path: bool = True  # else a name on a hub
+
+    def load(self, where: str, split: str, val_p: float, data_dir: Path) -> Task:
+        """One split of the user's data."""
+        return _function(self.function)(where, split, val_p, data_dir)  # type: ignore[no-any-return]
+
+
+def _function(place: str) -> Callable[..., Task]:
+    module, _, function = place.partition(":")
+    return getattr(import_module(f"datasets.{module}"), function)  # type: ignore[no-any-return]
+
+
+def _sets(
+    function: str, *, own: bool = False, same: bool = False, paper: Source | None = None, coop: bool = False, hub: bool = False
+) -> dict[str, Source]:
+    """The conventions of a data set with splits of its own; ``same``: the IIMM code used those."""
+    standard = Source(function, own)
+    return {"standard": standard} | _more(standard if same else paper, coop, hub)
+
+
+def _more(paper: Source | None = None, coop: bool = False, hub: bool = False) -> dict[str, Source]:
+    """Conventions for data sets that come without splits, or beside them."""
+    listed = {"paper": paper, "coop": _COOP if coop else None, "hub": _HUB if hub else None}
+    return {convention: source for convention, source in listed.items() if source is not None}
+
+
+_COOP = Source("sources.coop:coop_task", own_validation=True)
+_HUB = Source("sources.hub_sets:hub_task")
+_DRAWN = (
+    "Shapes-Color", "Shapes-Kind", "Shapes-Background", "Shapes-Texture", "Shapes-Position", "Shapes-Size", "Shapes-Count",
+    "Glyphs-Letters", "Glyphs-Digits", "Shapes-Pairs", "Shapes-Outlined", "Shapes-Noisy", "Shapes-Rotated", "Glyphs-Fonts",
+    "Glyphs-Inverted", "Glyphs-Mirrored", "Glyphs-Lowercase", "Shapes-Pictograms", "Glyphs-Greek", "Glyphs-Typeface",
+)  # fmt: skip
+
+SOURCES: dict[str, dict[str, Source]] = {
+    # In the package, or drawn.
+    "Digits": _sets("sources.digits:digits_source"),
+    **{name: _sets("sources.drawn:drawn_source") for name in _DRAWN},
+    # Of the IIMM paper.
+    "Cars": _sets("sources.cars:cars_task", same=True, coop=True, hub=True),
+    "CIFAR100": _sets("sources.cifar:cifar_task", same=True, hub=True),
+    "DTD": _sets("sources.dtd:dtd_task", own=True, paper=Source("sources.dtd:dtd_paper_task", True), coop=True, hub=True),
+    "EuroSAT": _more(Source("sources.eurosat:eurosat_task", True), coop=True, hub=True),
+    "FMoW-id": _sets("sources.fmow:fmow_task", own=True, same=True),
+    "FMoW-ood": _sets("sources.fmow:fmow_task", own=True, same=True),
+    "GTSRB": _sets("sources.gtsrb:gtsrb_task", same=True, hub=True),
+    "ImageNet": _sets("sources.imagenet:imagenet_task", same=True, coop=True),
+    "ImageNetV2": _sets("sources.imagenet:imagenet_task", same=True),
+    "ImageNetSketch": _sets("sources.imagenet:imagenet_task", same=True),
+    "ImageNetRendition": _sets("sources.imagenet:imagenet_task", same=True),
+    "ImageNetAdversarial": _sets("sources.imagenet:imagenet_task", same=True),
+    "MNIST": _sets("sources.idx:idx_task", same=True, hub=True),
+    "RESISC45": _sets("sources.resisc45:resisc45_task", own=True, same=True, hub=True),
+    "STL10": _sets("sources.stl10:stl10_task", same=True, hub=True),
+    "SUN397": _sets("sources.sun397:sun397_task", same=True, coop=True, hub=True),
+    "SVHN": _sets("sources.svhn:svhn_task", same=True, hub=True),
+    # Besides these, of the merging benchmarks.
+    "CIFAR10": _sets("sources.cifar:cifar_task", hub=True),
+    "EMNISTLetters": _sets("sources.idx:idx_task", hub=True),
+    "FashionMNIST": _sets("sources.idx:idx_task", hub=True),
+    "FER2013": _sets("sources.fer2013:fer2013_task", hub=True),
+    "Flowers102": _sets("sources.flowers102:flowers102_task", own=True, coop=True, hub=True),
+    "Food101": _sets("sources.food101:food101_task", coop=True, hub=True),
+    "KMNIST": _sets("sources.idx:idx_task", hub=True),
+    "OxfordPets": _sets("sources.oxford_pets:oxford_pets_task", coop=True, hub=True),
+    "PCAM": _sets("sources.pcam:pcam_task", own=True, hub=True),
+    "RenderedSST2": _sets("sources.rendered_sst2:rendered_sst2_task", own=True, hub=True),
+    # Besides these, of few-shot classification.
+    "Caltech101": _more(coop=True),
+    "CUB": _sets("sources.cub:cub_task", coop=True, hub=True),
+    "FGVCAircraft": _sets("sources.fgvc_aircraft:fgvc_aircraft_task", own=True, coop=True),
+    "PlantDoc": _sets("sources.plantdoc:plantdoc_task", coop=True),
+    "StanfordDogs": _sets("sources.stanford_dogs:stanford_dogs_task", coop=True),
+    "UCF101": _sets("sources.ucf101:ucf101_task", coop=True),
+    # For training adapters.
+    "OpenImages": _sets("sources.open_images:open_images_task"),
+}
+
+OWN_SOURCES: dict[str, OwnSource] = {
+    "imagefolder": OwnSource("own.imagefolder:imagefolder_source", "PATH"),
+    "csv": OwnSource("own.tables:csv_task", "FILE"),
+    "parquet": OwnSource("own.tables:parquet_task", "FILE"),
+    "wds": OwnSource("own.webdataset:webdataset_task", "PATTERN"),
+    "hub": OwnSource("own.hub:hub_source", "ORG/NAME", is_path=False),
+}
 
 
 def task_names() -> list[str]:
-    """All fixed names. Besides these, ``imagefolder:PATH`` is a name for every folder of images."""
-    return list(sources())
+    """All fixed names. Besides these, there are the schemes of :data:`OWN_SOURCES` for own data."""
+    return list(SOURCES)
 
 
 def load_task(
@@ -67,65 +146,103 @@ def load_task(
     data_dir: Path = Path("./data"),
     val_p: float = 0.1,
     templates: Sequence[str] | None = None,
+    prompts: str | None = None,
 ) -> Task:
-    """The split ``train``, ``val`` or ``test`` of the data set ``name``, a fixed one or ``imagefolder:PATH``.
+    """The split ``train``, ``val`` or ``test`` of the data set ``name`` (see :mod:`datasets.naming`).
 
     ``val_p`` is the proportion of the training images that is drawn for validation where the data set has no validation
-    split of its own; ``templates`` take the place of the data set's own. Unknown names, missing files and bad templates
-    are a :class:`UserError`. Example::
+    split of its own; ``templates``, or the set or file named by ``prompts``, take the place of the data set's own. Unknown
+    names, missing files and bad templates are a :class:`UserError`. Examples::
 
+        load_task("DTD@paper", "test", prompts="openai")
         load_task("imagefolder:photos/birds", "test", templates=["a photo of a {c}, a type of bird."])
     """
-    from datasets.task import SPLITS, as_templates
+    from datasets.task import SPLITS
 
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
-    folder = _imagefolder_path(name)
-    if folder is not None:
-        task = _from("imagefolder").imagefolder_task(folder, split, val_p)
-    elif name in sources():
-        task = _load_fixed(sources()[name], split, data_dir, val_p)
-    else:
-        raise _unknown_task(name)
-    return replace(task, templates=as_templates(templates)) if templates is not None else task
+    parts = checked_name(name)
+    own = OWN_SOURCES.get(parts.scheme or "")
+    task = own.load(parts.where, split, val_p, data_dir) if own else _load_fixed(parts, split, data_dir, val_p)
+    return _corrupted(_prompted(replace(task, name=str(replace(parts, corruption=None))), parts, templates, prompts), parts)
 
 
-def _load_fixed(source: Source, split: str, data_dir: Path, val_p: float) -> Task:
+def checked_name(name: str) -> TaskName:
+    """The parts of ``name``; a :class:`UserError` when there is no such data set or split convention."""
+    parts = parse_name(name)
+    if parts.scheme in OWN_SOURCES and parts.where.strip():
+        return parts
+    if parts.base not in SOURCES:
+        raise _unknown_task(parts)
+    conventions = SOURCES[parts.base]
+    if parts.convention is None or parts.convention == next(iter(conventions)):
+        return replace(parts, convention=None)
+    if parts.convention not in conventions:
+        raise UserError(f"{parts.base} has no '{parts.convention}' splits; known: {', '.join(conventions)}.")
+    return parts
+
+
+def _load_fixed(parts: TaskName, split: str, data_dir: Path, val_p: float) -> Task:
     from datasets.task import split_validation
 
+    conventions = SOURCES[parts.base]
+    source = conventions[parts.convention or next(iter(conventions))]
     if split == "test" or source.own_validation:
-        return source.load(split, data_dir)
-    train, val = split_validation(source.load("train", data_dir), val_p)
+        return source.load(parts.base, split, data_dir)
+    train, val = split_validation(source.load(parts.base, "train", data_dir), val_p)
     return val if split == "val" else train
 
 
-def _imagefolder_path(name: str) -> Path | None:
-    if not name.startswith(IMAGEFOLDER):
-        return None
-    if not name.removeprefix(IMAGEFOLDER).strip():
-        raise UserError(f"'{name}' has no folder; write 'imagefolder:PATH'.")
-    return Path(name.removeprefix(IMAGEFOLDER))
+def _prompted(task: Task, parts: TaskName, templates: Sequence[str] | None, prompts: str | None) -> Task:
+    from datasets.prompts import chosen_templates
+    from datasets.task import as_templates
+
+    if templates is not None and prompts is not None:
+        raise UserError("--template and --prompts both say what the prompts are; give one of them.")
+    if prompts is not None:
+        return replace(task, templates=chosen_templates(parts.base, prompts))
+    return replace(task, templates=as_templates(templates)) if templates is not None else task
 
 
-def _unknown_task(name: str) -> UserError:
-    if name.lower().startswith(IMAGEFOLDER):
-        return UserError(f"Unknown data set '{name}'; did you mean '{IMAGEFOLDER}{name[len(IMAGEFOLDER) :]}'?")
+def _corrupted(task: Task, parts: TaskName) -> Task:
+    if parts.corruption is None:
+        return task
+    from datasets.corruptions import CorruptedSamples
+
+    return replace(task, name=str(parts), samples=CorruptedSamples(task.samples, parts.corruption))
+
+
+def _unknown_task(parts: TaskName) -> UserError:
+    name, scheme = parts.base, parts.scheme
+    if scheme in OWN_SOURCES:
+        return UserError(f"'{name}' names nothing; write '{scheme}:{OWN_SOURCES[scheme].expected}'.")
+    if scheme is not None and (known := nearest(scheme, OWN_SOURCES)):
+        return UserError(f"Unknown data set '{name}'; did you mean '{known}:{parts.where}'?")
     if name and Path(name).expanduser().is_dir():
-        return UserError(f"Unknown data set '{name}'; for a folder of images write '{IMAGEFOLDER}{name}'.")
+        return UserError(f"Unknown data set '{name}'; for a folder of images write 'imagefolder:{name}'.")
     unknown = str(unknown_name("data set", name, task_names()))
-    return UserError(f"{unknown[:-1]} (own images: {IMAGEFOLDER}PATH){unknown[-1]}")
+    own = ", ".join(f"{scheme}:{source.expected}" for scheme, source in OWN_SOURCES.items())
+    return UserError(f"{unknown[:-1]} (own data: {own}){unknown[-1]}")
 
 
 def task_slug(name: str) -> str:
-    """The data set's name as part of a file name; fixed names stay as they are.
+    """The data set's name as part of a file name; fixed names stay as they are, but for the signs of their suffixes.
 
     ``imagefolder:/a/b/cats`` becomes ``cats-`` and six hexadecimal digits of the absolute path's SHA-256, so two folders
     of one name have two slugs, and one folder has one, however its path is written.
     """
-    if (folder := _imagefolder_path(name)) is None:
+    parts = parse_name(name)
+    own = OWN_SOURCES.get(parts.scheme or "")
+    if own is None or not own.is_path:
         return slug(name)
-    absolute = os.path.normpath(folder.expanduser().absolute())
-    return f"{slug(Path(absolute).name)}-{hashlib.sha256(os.fsencode(absolute)).hexdigest()[:6]}"
+    absolute = os.path.normpath(Path(parts.where).expanduser().absolute())
+    mark = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:6]
+    return f"{slug(Path(absolute).name)}-{mark}" + (f"-{slug(str(parts.corruption))}" if parts.corruption else "")
+
+
+def conventions_of(name: str) -> Mapping[str, str]:
+    """The split conventions of a fixed name, the default first, each with what it means."""
+    return {convention: CONVENTIONS[convention] for convention in SOURCES[name]}
 
 
 def read_templates(values: Sequence[str] | None) -> tuple[str, ...] | None:

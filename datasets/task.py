@@ -1,7 +1,6 @@
 """The Task: images with labels, class names, prompt templates, a split, and a fingerprint of exactly which samples.
 
-A task is made of :class:`Samples` (where images come from) and of what is said about them. Samples of every kind, files
-or drawings or arrays, have the same three methods, so nothing downstream knows where pixels come from.
+A task is made of :class:`~datasets.samples.Samples` (where images come from) and of what is said about them.
 """
 
 from __future__ import annotations
@@ -11,67 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from common.errors import UserError
+from datasets.samples import Samples, Subset
 
 SPLITS = ("train", "val", "test")
 VALIDATION_LIMIT = 5000  # images; a validation part is never larger (the published protocol)
 VALIDATION_SEED = 0  # of the draw of the validation part, whatever --seed is, so that runs stay comparable
 
 
-class UnreadableImage(Exception):
-    """An image that cannot be decoded; ``str()`` is the sample's id and the reason."""
-
-    def __init__(self, sample_id: str, reason: str) -> None:
-        super().__init__(sample_id, reason)  # both, so that the error survives the way from a loader process
-        self.sample_id = sample_id
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.sample_id}: {self.reason}"
-
-
-class Samples(Protocol):
-    """Where the images of a task come from. Must be picklable: loader processes receive a copy."""
-
-    def __len__(self) -> int: ...
-
-    def image(self, index: int) -> Image.Image:
-        """The image as RGB; raises :class:`UnreadableImage`."""
-
-    def sample_id(self, index: int) -> str:
-        """A name that is unique in this split and stays the same between runs and machines."""
-
-    def digest(self, index: int) -> bytes:
-        """A hash of the sample's content: changes when a pixel can have changed. Defined for unreadable images too."""
-
-
 @dataclass(frozen=True)
-class Subset:
-    """Some samples of another source, in the given order."""
+class Groups:
+    """A second division of the images: ``labels`` int64 [N] with values in ``range(len(names))``; ``kind`` e.g. "region"."""
 
-    samples: Samples
-    indices: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def image(self, index: int) -> Image.Image:
-        """See :class:`Samples`."""
-        return self.samples.image(int(self.indices[index]))
-
-    def sample_id(self, index: int) -> str:
-        """See :class:`Samples`."""
-        return self.samples.sample_id(int(self.indices[index]))
-
-    def digest(self, index: int) -> bytes:
-        """See :class:`Samples`."""
-        return self.samples.digest(int(self.indices[index]))
+    kind: str
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -79,7 +36,7 @@ class Task:
     """One split of one data set, ready to be embedded, tested or trained on.
 
     ``labels`` is int64 [N] with values in ``range(len(classnames))``; each template has the placeholder ``{c}`` for a
-    class name.
+    class name. Some data sets divide their images into ``groups`` over which accuracy should not vary.
     """
 
     name: str
@@ -88,10 +45,13 @@ class Task:
     labels: NDArray[np.int64]
     classnames: tuple[str, ...]
     templates: tuple[str, ...]
+    groups: Groups | None = None
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.labels):
             raise ValueError(f"{self.name}: {len(self.samples)} samples but {len(self.labels)} labels")
+        if self.groups is not None and len(self.groups.labels) != len(self.labels):
+            raise ValueError(f"{self.name}: {len(self.labels)} labels but groups of {len(self.groups.labels)} samples")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,7 +81,8 @@ class Task:
 
     def subset(self, indices: NDArray[np.int64], split: str | None = None) -> Task:
         """The same task with only the samples at ``indices``, in that order."""
-        return replace(self, samples=Subset(self.samples, indices), labels=self.labels[indices], split=split or self.split)
+        groups = self.groups and replace(self.groups, labels=self.groups.labels[indices])
+        return replace(self, samples=Subset(self.samples, indices), labels=self.labels[indices], groups=groups, split=split or self.split)
 
     def prompts(self) -> list[list[str]]:
         """Every class's prompts: one list per class, one prompt per template."""

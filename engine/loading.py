@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.errors import UserError
 from common.files import write_text
-from datasets.task import Task, UnreadableImage
+from datasets.samples import UnreadableImage
+from datasets.task import Task
 
 Transform = Callable[[Image.Image], Tensor]
 Key = tuple[int, int]  # (epoch, index): what loader processes receive for each image

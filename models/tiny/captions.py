@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.drawings import (
+from datasets.sources.drawings import (
     COLORS,
     DIGITS,
     HELD_OUT_COLORS,
@@ -28,7 +28,7 @@ from datasets.drawings import (
     Drawing,
     contrasting,
 )
-from datasets.masks import FONTS, KINDS, TEXTURES
+from datasets.sources.masks import FONTS, KINDS, TEXTURES
 
 SEEDS = range(2**32, 2**33)  # of pretraining drawings; the tasks' drawings have theirs elsewhere
 

@@ -156,7 +156,7 @@ class _Batches:
         import numpy as np
         import open_clip
 
-        from datasets.drawings import render
+        from datasets.sources.drawings import render
         from models.tiny.captions import captioned, describes
 
         examples = [captioned(seed) for seed in example_seeds(self.seed, step, self.batch_size)]

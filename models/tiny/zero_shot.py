@@ -25,8 +25,8 @@ def zero_shot_accuracies(folder: Path, split: str = "test") -> dict[str, float]:
     """Fraction of images of each task whose nearest prompt is that of their class."""
     import open_clip
 
-    from datasets.digits import digits_task
-    from datasets.drawn import DRAWN_TASKS, drawn_task
+    from datasets.sources.digits import digits_task
+    from datasets.sources.drawn import DRAWN_TASKS, drawn_task
 
     name = f"local-dir:{folder}"
     logging.disable(logging.WARNING)

@@ -9,7 +9,8 @@ import pytest
 
 from common.errors import UserError
 from datasets import registry
-from datasets.registry import Source, load_task, read_templates, sources, task_names, task_slug
+from datasets.registry import OWN_SOURCES, SOURCES, Source, checked_name, load_task, read_templates, task_names, task_slug
+from datasets.sources.drawn import DRAWN_TASKS
 from datasets.task import SPLITS
 
 
@@ -49,14 +50,15 @@ def test_splits_of_fixed_names(name):
 def test_an_own_validation_split_leaves_train_whole(monkeypatch, tmp_path):
     seen = []
 
-    def load(split, data_dir):
-        seen.append((split, data_dir))
+    def load(name, split, data_dir):
+        seen.append((name, split, data_dir))
         return load_task("Digits", "test")
 
-    monkeypatch.setitem(sources(), "Own", Source(load, own_validation=True))
+    monkeypatch.setattr(registry, "_function", lambda place: load)
+    monkeypatch.setitem(SOURCES, "Own", {"standard": Source("nowhere:at_all", own_validation=True)})
     for split in SPLITS:
-        assert len(load_task("Own", split, data_dir=tmp_path)) == len(load_task("Digits", "test"))
-    assert seen == [(split, tmp_path) for split in SPLITS]
+        assert len(load_task("Own", split, data_dir=tmp_path)) == 597
+    assert seen == [("Own", split, tmp_path) for split in SPLITS]
 
 
 def test_imagefolder(folder):
@@ -77,12 +79,12 @@ def test_templates_take_the_place_of_the_task_s_own(name, folder):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("digits", r"^Unknown data set 'digits'; did you mean 'Digits' \(own images: imagefolder:PATH\)\?$"),
+        ("digits", r"^Unknown data set 'digits'; did you mean 'Digits' \(own data: imagefolder:PATH, .*hub:ORG/NAME\)\?$"),
         ("Shapes-Colour", "did you mean 'Shapes-Color'"),
-        ("qqq", r"^Unknown data set 'qqq'; known: .*Digits.* \(own images: imagefolder:PATH\)\.$"),
+        ("qqq", r"^Unknown data set 'qqq'; known: .*Digits.* \(own data: .*\)\.$"),
         ("", "Unknown data set ''; known: "),
         ("ImageFolder:/data/cats", "did you mean 'imagefolder:/data/cats'"),
-        ("imagefolder:", "'imagefolder:' has no folder; write 'imagefolder:PATH'"),
+        ("imagefolder:", "'imagefolder:' names nothing; write 'imagefolder:PATH'"),
         ("imagefolder:/no/such/folder", "'/no/such/folder' is missing"),
     ],
 )
@@ -130,8 +132,33 @@ def test_wrong_template_values(tmp_path):
         read_templates(["a photo"])
 
 
-def test_labels_are_in_range():
-    for name in task_names():
-        task = load_task(name, "test")
-        assert task.labels.dtype == np.int64
-        assert set(task.labels.tolist()) == set(range(len(task.classnames)))
+BUILT_IN = [name for name in task_names() if name == "Digits" or name.startswith(("Shapes-", "Glyphs-"))]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_labels_are_in_range(name):
+    task = load_task(name, "test")
+    assert task.labels.dtype == np.int64
+    assert set(task.labels.tolist()) == set(range(len(task.classnames)))
+
+
+def test_the_drawn_names_are_those_that_are_drawn():
+    assert tuple(name for name in BUILT_IN if name != "Digits") == DRAWN_TASKS
+
+
+def test_every_source_is_there():
+    """Each module and function that the tables name exists."""
+    for conventions in SOURCES.values():
+        for source in conventions.values():
+            assert callable(registry._function(source.function))
+    for own in OWN_SOURCES.values():
+        assert callable(registry._function(own.function))
+
+
+def test_conventions():
+    assert str(checked_name("DTD@standard")) == "DTD"
+    assert str(checked_name("DTD@paper")) == "DTD@paper"
+    with pytest.raises(UserError, match="MNIST has no 'coop' splits; known: standard, paper, hub"):
+        checked_name("MNIST@coop")
+    with pytest.raises(UserError, match="Unknown split convention 'papr'; did you mean 'paper'"):
+        checked_name("DTD@papr")

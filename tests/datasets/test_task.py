@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from datasets.task import Task, UnreadableImage, as_templates, fill, read_lines, read_template_file, split_validation
+from datasets.samples import UnreadableImage
+from datasets.task import Task, as_templates, fill, read_lines, read_template_file, split_validation
 
 
 @dataclass(frozen=True)

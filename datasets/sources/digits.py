@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +35,15 @@ class DigitSamples:
         return len(self.indices)
 
     def image(self, index: int) -> Image.Image:
-        """See :class:`~datasets.task.Samples`."""
+        """See :class:`~datasets.samples.Samples`."""
         return Image.fromarray(self._pixels(index)).convert("RGB")
 
     def sample_id(self, index: int) -> str:
-        """See :class:`~datasets.task.Samples`."""
+        """See :class:`~datasets.samples.Samples`."""
         return f"digits-{self.indices[index]:04d}"
 
     def digest(self, index: int) -> bytes:
-        """See :class:`~datasets.task.Samples`."""
+        """See :class:`~datasets.samples.Samples`."""
         return hashlib.sha256(self._pixels(index).tobytes()).digest()
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
@@ -58,6 +59,11 @@ def digits_task(split: str) -> Task:
     train, test = train_test_split(np.arange(len(labels)), test_size=TEST_SIZE, stratify=labels, random_state=SPLIT_SEED)
     rows = np.sort({"train": train, "test": test}[split])
     return Task(NAME, split, DigitSamples(tuple(rows.tolist())), labels[rows], CLASSNAMES, TEMPLATES)
+
+
+def digits_source(name: str, split: str, data_dir: Path) -> Task:
+    """See :class:`~datasets.registry.Source`."""
+    return digits_task(split)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 from sklearn.datasets import load_digits
 
-from datasets.digits import CLASSNAMES, digits_task
+from datasets.sources.digits import CLASSNAMES, digits_task
 
 
 def test_sizes_and_shares():

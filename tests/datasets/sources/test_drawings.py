@@ -8,8 +8,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from datasets.drawings import COLORS, INKS, PAPERS, PLACES, SIDE, SIZES, Drawing, contrasting, render
-from datasets.masks import FONTS, KINDS, MASK_SIDE, PICTOGRAMS, RARE_FONTS, TEXTURES, glyph_mask, outline, shape_mask, texture_mask
+from datasets.sources.drawings import COLORS, INKS, PAPERS, PLACES, SIDE, SIZES, Drawing, contrasting, render
+from datasets.sources.masks import FONTS, KINDS, MASK_SIDE, PICTOGRAMS, RARE_FONTS, TEXTURES, glyph_mask, outline, shape_mask, texture_mask
 
 STAR = Drawing("star", "red", "white", seed=3)
 
@@ -34,7 +34,7 @@ def test_rendering_is_a_pure_function_of_the_drawing():
 
 
 def test_rendering_is_the_same_in_another_process():
-    code = "from datasets.drawings import *; import hashlib; d = Drawing('star', 'red', 'white', seed=3, noise=9.0)"
+    code = "from datasets.sources.drawings import *; import hashlib; d = Drawing('star', 'red', 'white', seed=3, noise=9.0)"
     code += "; print(hashlib.sha256(render(d).tobytes()).hexdigest())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     import hashlib
@@ -72,7 +72,7 @@ def test_every_field_changes_pixels_and_digest(name):
 
 def test_digest_depends_on_the_version_of_the_renderer(monkeypatch):
     before = STAR.digest()
-    monkeypatch.setattr("datasets.drawings.RENDERER_VERSION", 10**6)
+    monkeypatch.setattr("datasets.sources.drawings.RENDERER_VERSION", 10**6)
     assert STAR.digest() != before
 
 
@@ -96,7 +96,7 @@ def test_the_side_of_a_thing_is_that_of_its_size(size):
 
 @pytest.mark.parametrize("position", PLACES)
 def test_the_thing_lies_where_its_position_says(position):
-    from datasets.drawings import POSITIONS
+    from datasets.sources.drawings import POSITIONS
 
     for seed in range(20):
         rows, columns = np.nonzero(ink(Drawing("circle", "black", "white", seed, size="medium", position=position)))

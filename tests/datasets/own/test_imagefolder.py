@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from datasets.image_files import ImageFiles, decode, printable
-from datasets.imagefolder import divide, imagefolder_task
-from datasets.task import UnreadableImage
+from datasets.decoding import decode
+from datasets.image_files import ImageFiles, printable
+from datasets.own.imagefolder import divide, imagefolder_task
+from datasets.samples import UnreadableImage
 
 
 def put(root, *names, colour=0):

@@ -4,7 +4,7 @@ Layouts::
 
     PATH/<class>/**/*.jpg                     no split folders
     PATH/{train,val,test}/<class>/**/*.jpg    train or test or both; val is optional, also spelt valid or validation
-    PATH/classnames.txt                       optional: class names for the prompts, see :func:`~datasets.classnames.read_classnames`
+    PATH/classnames.txt                       optional: class names for the prompts, see :func:`~datasets.own.classnames.read_classnames`
     PATH/templates.txt                        optional: one prompt template per line, {c} or {} is the class name
 
 Rules:
@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError, unknown_name
-from datasets.classnames import read_classnames
 from datasets.image_files import ImageFiles, printable
+from datasets.own.classnames import read_classnames
 from datasets.task import SPLITS, Task, read_template_file, split_validation
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -59,6 +59,11 @@ def imagefolder_task(path: Path, split: str, val_p: float) -> Task:
         return _task(path, root, parts, split)
     train, val = split_validation(_task(path, root, parts, "train"), val_p)
     return val if split == "val" else train
+
+
+def imagefolder_source(where: str, split: str, val_p: float, data_dir: Path) -> Task:
+    """See :class:`~datasets.registry.OwnSource`."""
+    return imagefolder_task(Path(where), split, val_p)
 
 
 def split_folders(root: Path) -> dict[str, str]:

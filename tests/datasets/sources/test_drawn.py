@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from datasets.drawings import HELD_OUT_COLORS, HELD_OUT_KINDS, NUMBERS, PLACES, render
-from datasets.drawn import DEFINITIONS, DRAWN_TASKS, SPLIT_SIZES, DrawnSamples, contact_sheet, drawn_task
+from datasets.sources.drawings import HELD_OUT_COLORS, HELD_OUT_KINDS, NUMBERS, PLACES, render
+from datasets.sources.drawn import DEFINITIONS, DRAWN_TASKS, SPLIT_SIZES, DrawnSamples, contact_sheet, drawn_task
 from datasets.task import split_validation
 from models.tiny.captions import SEEDS, captioned
 
@@ -106,6 +106,6 @@ def test_contact_sheet_has_a_row_per_task():
 
 
 def test_the_tasks_need_no_torch():
-    code = "import sys, datasets.drawn, datasets.digits; datasets.drawn.drawn_task('Shapes-Kind', 'test').samples.image(0)"
+    code = "import sys; from datasets.sources import digits, drawn; drawn.drawn_task('Shapes-Kind', 'test').samples.image(0)"
     code += "; assert not {'torch', 'open_clip', 'sklearn', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

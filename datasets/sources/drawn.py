@@ -1,7 +1,7 @@
 """The drawn tasks ``Shapes-*`` and ``Glyphs-*``: image classification on drawings, at various distances from what the
 tiny model was pretrained on.
 
-    python -m datasets.drawn --picture docs/pictures/tiny_tasks.png
+    python -m datasets.sources.drawn --picture docs/pictures/tiny_tasks.png
 
 Every image is rendered on the fly and is a pure function of task, split and index.
 """
@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common.errors import UserError, unknown_name
 from common.files import replacing
-from datasets.drawings import (
+from datasets.sources.drawings import (
     COLORS,
     DIGITS,
     HELD_OUT_COLORS,
@@ -36,7 +36,7 @@ from datasets.drawings import (
     contrasting,
     render,
 )
-from datasets.masks import FONTS, KINDS, PICTOGRAMS, RARE_FONTS, TEXTURES
+from datasets.sources.masks import FONTS, KINDS, PICTOGRAMS, RARE_FONTS, TEXTURES
 from datasets.task import Task
 
 GREEK = {
@@ -86,15 +86,15 @@ class DrawnSamples:
         return SPLIT_SIZES[self.split] // classes * classes
 
     def image(self, index: int) -> Image.Image:
-        """See :class:`~datasets.task.Samples`."""
+        """See :class:`~datasets.samples.Samples`."""
         return render(self.drawing(index))
 
     def sample_id(self, index: int) -> str:
-        """See :class:`~datasets.task.Samples`."""
+        """See :class:`~datasets.samples.Samples`."""
         return f"{self.task}-{self.split}-{index:04d}"
 
     def digest(self, index: int) -> bytes:
-        """See :class:`~datasets.task.Samples`."""
+        """See :class:`~datasets.samples.Samples`."""
         return self.drawing(index).digest()
 
     def drawing(self, index: int) -> Drawing:
@@ -116,6 +116,11 @@ def drawn_task(name: str, split: str) -> Task:
     definition, samples = DEFINITIONS[name], DrawnSamples(name, split)
     labels = np.arange(len(samples), dtype=np.int64) % len(definition.shown)
     return Task(name, split, samples, labels, definition.classnames, definition.templates)
+
+
+def drawn_source(name: str, split: str, data_dir: Path) -> Task:
+    """See :class:`~datasets.registry.Source`."""
+    return drawn_task(name, split)
 
 
 def _readable(drawing: Drawing, rng: random.Random) -> Drawing:

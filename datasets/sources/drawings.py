@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
-from datasets.masks import glyph_mask, outline, shape_mask, texture_mask
+from datasets.sources.masks import glyph_mask, outline, shape_mask, texture_mask
 
 RENDERER_VERSION = 1  # raise it whenever render() can give other pixels for the same Drawing
 SIDE = 48  # pixels

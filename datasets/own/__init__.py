@@ -1,0 +1,1 @@
+"""A user's own data: folders, tables, shards, sets on the hub."""

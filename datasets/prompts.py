@@ -1,0 +1,146 @@
+"""Prompt templates of the data sets, as four communities wrote them; ``--prompts`` chooses.
+
+=========  =================================================================================
+``iimm``   one per data set, without a full stop: what the IIMM paper's numbers are made with
+``openai`` the ensembles that OpenAI published with CLIP
+``coop``   those of CoOp, Tip-Adapter and the few-shot literature
+``merging`` those of the merging benchmarks' zero-shot heads
+=========  =================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import UserError
+from datasets.facts import facts
+from datasets.task import as_templates, read_template_file
+
+PROMPT_SETS = ("iimm", "openai", "coop", "merging")
+FALLBACK = ("iimm", "coop", "merging", "openai")  # in this order where a data set has no prompt of the set that is the default
+
+_IMAGENETS = ("ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetRendition", "ImageNetAdversarial")
+_PLAIN = ("a photo of a {}.",)
+
+IIMM = {
+    **dict.fromkeys(("Cars", "CIFAR100", "STL10", "SUN397", *_IMAGENETS), ("a photo of a {}",)),
+    "DTD": ("a photo of a {} texture",),
+    "EuroSAT": ("a centered satellite photo of a {}",),
+    **dict.fromkeys(("FMoW-id", "FMoW-ood"), ("a satellite image of a {}",)),
+    "GTSRB": ('a photo of a "{}" traffic sign',),
+    **dict.fromkeys(("MNIST", "SVHN"), ('a photo of the number: "{}"',)),
+    "RESISC45": ("satellite imagery of {}",),
+}
+
+_SEVEN = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)  # the seven that CLIP's authors chose from the eighty
+
+COOP = {
+    **dict.fromkeys(("Cars", "SUN397", "Caltech101", "PlantDoc", "StanfordDogs"), _PLAIN),
+    **dict.fromkeys(_IMAGENETS, _SEVEN),
+    "OxfordPets": ("a photo of a {}, a type of pet.",),
+    "Flowers102": ("a photo of a {}, a type of flower.",),
+    "FGVCAircraft": ("a photo of a {}, a type of aircraft.",),
+    "DTD": ("{} texture.",),
+    "EuroSAT": ("a centered satellite photo of {}.",),
+    "Food101": ("a photo of {}, a type of food.",),
+    "UCF101": ("a photo of a person doing {}.",),
+    "CUB": ("a photo of a {}, a type of bird.",),
+}
+
+MERGING_KEYS = {
+    "Cars": "stanford_cars",
+    "CIFAR10": "cifar10",
+    "CIFAR100": "cifar100",
+    "CUB": "cub_200_2011",
+    "DTD": "dtd",
+    "EMNISTLetters": "emnist_letters",
+    "EuroSAT": "eurosat",
+    "FashionMNIST": "fashion_mnist",
+    "FER2013": "fer2013",
+    "Flowers102": "flower102",
+    "Food101": "food101",
+    "GTSRB": "gtsrb",
+    "KMNIST": "kmnist",
+    "MNIST": "mnist",
+    "OxfordPets": "oxford_iiit_pet",
+    "PCAM": "pcam",
+    "RenderedSST2": "rendered_sst2",
+    "RESISC45": "resisc45",
+    "STL10": "stl10",
+    "SUN397": "sun397",
+    "SVHN": "svhn",
+}  # keys of facts.json, whose class names and templates are those of the merging benchmarks
+
+SAME_AS_OPENAI = tuple(
+    name for name in MERGING_KEYS if name not in ("CUB", "EMNISTLetters", "FashionMNIST", "KMNIST")
+)  # the merging benchmarks took these from OpenAI
+
+_CALTECH_STYLES = (
+    "a photo of {a} {}.", "a painting of {a} {}.", "{a} plastic {}.", "a sculpture of {a} {}.", "a sketch of {a} {}.",
+    "a tattoo of {a} {}.", "{a} toy {}.", "a rendition of {a} {}.", "{a} embroidered {}.", "{a} cartoon {}.",
+    "{a} {} in a video game.", "{a} plushie {}.", "{a} origami {}.", "art of {a} {}.", "graffiti of {a} {}.",
+    "a drawing of {a} {}.", "a doodle of {a} {}.",
+)  # fmt: skip
+_ACTION_VERBS = ("", " using", " doing", " during", " performing", " practicing")
+
+OPENAI = {
+    "Caltech101": tuple(style.replace("{a}", article) for article in ("a", "the") for style in _CALTECH_STYLES),
+    "FGVCAircraft": ("a photo of a {}, a type of aircraft.", "a photo of the {}, a type of aircraft."),
+    "UCF101": tuple(
+        f"a {medium} of {article} person{verb} {{}}."
+        for verb in _ACTION_VERBS
+        for article in ("a", "the")
+        for medium in ("photo", "video", "example", "demonstration")
+    ),
+    "CUB": ("a photo of a {}, a type of bird.",),
+}
+
+
+def prompt_sets(name: str) -> dict[str, tuple[str, ...]]:
+    """The prompt sets of the data set with the fixed name ``name``: {set: templates with ``{c}``}."""
+    sets = {"iimm": IIMM.get(name), "openai": _openai(name), "coop": COOP.get(name), "merging": _merging(name)}
+    return {prompts: as_templates(templates) for prompts, templates in sets.items() if templates}
+
+
+def default_templates(name: str) -> tuple[str, ...]:
+    """The IIMM prompt, or for data sets of the other papers theirs."""
+    sets = prompt_sets(name)
+    return next(sets[prompts] for prompts in FALLBACK if prompts in sets)
+
+
+def chosen_templates(name: str, prompts: str) -> tuple[str, ...]:
+    """The templates that ``--prompts`` asks for: a prompt set of the data set ``name``, or a text file with one per line."""
+    sets = prompt_sets(name)
+    if prompts in sets:
+        return sets[prompts]
+    if prompts in PROMPT_SETS:
+        raise UserError(f"{name} has no '{prompts}' prompts; {_known(sets)}a text file with one prompt per line works too.")
+    if prompts.endswith(".txt") or Path(prompts).expanduser().is_file():
+        return read_template_file(Path(prompts).expanduser())
+    raise UserError(f"Unknown prompts '{prompts}' for {name}; {_known(sets)}a text file with one prompt per line works too.")
+
+
+def _known(sets: Sequence[str] | dict[str, tuple[str, ...]]) -> str:
+    return f"known: {', '.join(sets)}; " if sets else ""
+
+
+def _merging(name: str) -> Sequence[str] | None:
+    key = MERGING_KEYS.get(name)
+    return facts()[key]["templates"] if key else None  # type: ignore[no-any-return]
+
+
+def _openai(name: str) -> Sequence[str] | None:
+    if name in _IMAGENETS:
+        from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+        return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+    return _merging(name) if name in SAME_AS_OPENAI else OPENAI.get(name)

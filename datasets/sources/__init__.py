@@ -1,0 +1,1 @@
+"""Data sets with a fixed name: one small file per source."""
