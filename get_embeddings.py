@@ -62,7 +62,7 @@ def main() -> None:
     tasks = [load_task(name, args.split, data_dir=args.data_dir, val_p=args.val_p, templates=templates) for name in args.datasets]
     runtime = start(args.device, args.precision, args.seed)
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
-    options = LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress)
+    options = LoadOptions.of(args)
     work = measure_tasks if args.measure and not args.keep_embeddings else embed_tasks
     work(runtime, selection, tasks, options, args)
     runtime.close()

@@ -108,7 +108,7 @@ def make_request(args: argparse.Namespace, runtime: Any) -> TransferRequest:
         task,
         tuple(dict.fromkeys(args.metrics)),
         args.embeddings_dir,
-        LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress),
+        LoadOptions.of(args),
         as_released=args.as_released,
         bootstrap=args.bootstrap,
         seed=args.seed,

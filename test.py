@@ -55,7 +55,7 @@ def main() -> None:
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
     for task in tasks:
         check_probe(selection.encoder, task)
-    options = LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress)
+    options = LoadOptions.of(args)
     runtime.say(f"{'data set':<28} {'images':>7} {'top-1':>7} {'per class':>9} {'seconds':>8}")
     for task in tasks:
         with in_background(lambda task=task: runtime.is_main and task.fingerprint):
@@ -63,9 +63,18 @@ def main() -> None:
         runtime.say(
             f"{task.name:<28} {evaluation.n_images:>7} {evaluation.top1:>7.4f} {evaluation.mean_per_class:>9.4f} {evaluation.seconds:>8.1f}"
         )
+        say_worst_group(runtime, task, evaluation)
         if runtime.is_main:
             write_row(args.outfile, selection, task, evaluation, runtime, args)
     runtime.close()
+
+
+def say_worst_group(runtime: Runtime, task: Task, evaluation: Evaluation) -> None:
+    """A further line for data sets whose images are divided into groups, e.g. by region of the world."""
+    if task.groups is not None and evaluation.groups:
+        worst = min(evaluation.groups, key=evaluation.groups.__getitem__)
+        images = evaluation.group_images[worst]
+        runtime.say(f"  worst {task.groups.kind}: {worst} {evaluation.groups[worst]:.4f} ({images} image{'s' * (images != 1)})")
 
 
 def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evaluation, runtime: Runtime, args: argparse.Namespace) -> None:
@@ -84,6 +93,7 @@ def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evalu
         "mean_per_class": evaluation.mean_per_class,
         "seconds": round(evaluation.seconds, 3),
         "n_skipped": len(evaluation.skipped),
+        "worst_group": "" if evaluation.worst_group is None else evaluation.worst_group,
         "precision": runtime.precision,
         "batch_size": args.batch_size,
         "templates": json.dumps(task.templates),
@@ -99,6 +109,8 @@ def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evalu
         "processes": runtime.world,
         "images_per_second": round(evaluation.n_images / evaluation.seconds, 2),
         "peak_memory_mib": peak_memory_mib(),
+        "group_accuracies": evaluation.groups,
+        "group_images": evaluation.group_images,
         "trained_on": selection.header.task if selection.header else None,
     }
     written = record(outfile, row, details, f"{selection.label}_{task.name.split('/')[-1]}_{task.split}")

@@ -93,7 +93,7 @@ def make_request(args: argparse.Namespace) -> TrainRequest:
         tuning=tuning,
         options=tuning_options(args, tuning),
         fit=FitOptions(epochs=args.nepochs, **{name: getattr(args, name) for name in fit}),
-        load=LoadOptions(args.batch_size, args.num_workers, args.max_skipped, args.progress),
+        load=LoadOptions.of(args),
         templates=read_templates(args.template),
         **{name: getattr(args, name) for name in same},
     )

@@ -68,6 +68,12 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, batch_flag: str = "--b
         batch_flag, dest="batch_size", type=positive_int, default=128, help="images per batch (in training: of all processes)"
     )
     group.add_argument("--num-workers", type=count, default=4, help="processes that decode images; 0 decodes in the main one")
+    group.add_argument("--pixel-cache", type=Path, metavar="DIR", help="keep decoded and resized images here for repeated passes")
+    group.add_argument(
+        "--full-decode",
+        action="store_true",
+        help="decode large JPEG files whole instead of at the scale needed: slower, a trace more exact",
+    )
     group.add_argument("--device", choices=DEVICES, default="auto", help="auto: the accelerator where there is one")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="of the towers; auto: bf16 where there is, else fp32")
     group.add_argument("--max-skipped", type=count, default=0, help="unreadable images to tolerate; listed beside the output")

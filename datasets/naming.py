@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from common.errors import UserError, unknown_name
 
+CORRUPTIONS = ("contrast", "gaussian_noise", "impulse_noise", "jpeg_compression", "motion_blur", "pixelate", "spatter")
 CONVENTIONS = {
     "standard": "the data set's own splits",
     "paper": "as the code of the IIMM paper split it",
     "coop": "the split files of CoOp (split_zhou_*.json) and those made after them",
     "hub": "the parquet sets on the Hugging Face hub that merging checkpoints were trained on",
+    **{f"hub-{kind}": f"the test images that the hub keeps corrupted ({kind}), as they are stored" for kind in CORRUPTIONS},
 }
-CORRUPTIONS = ("contrast", "gaussian_noise", "impulse_noise", "jpeg_compression", "motion_blur", "pixelate", "spatter")
 STYLES = ("relative", "cifar")
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -17,5 +17,8 @@ def find(name: str, data_dir: Path, *candidates: str) -> Path:
 
 def missing(name: str, data_dir: Path, wanted: str) -> UserError:
     """The error for a data set whose file or folder ``wanted`` is not below ``data_dir``: names the command that helps."""
-    command = f"python download_datasets.py --datasets {name} --data-dir {data_dir}"
-    return UserError(f"{name} is not in '{data_dir}' ('{data_dir / wanted}' is missing); get it with '{command}'.")
+    from datasets.downloads.manifest import got_by_hand
+
+    script, there = "python download_datasets.py", f"{name} --data-dir {data_dir}"
+    help_ = f"see '{script} --list {there}'" if got_by_hand(name, wanted) else f"get it with '{script} --datasets {there}'"
+    return UserError(f"{name} is not in '{data_dir}' ('{data_dir / wanted}' is missing); {help_}.")

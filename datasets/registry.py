@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import UserError, nearest, unknown_name
 from common.files import slug
-from datasets.naming import CONVENTIONS, TaskName, parse_name
+from datasets.naming import CONVENTIONS, CORRUPTIONS, TaskName, parse_name
 
 if TYPE_CHECKING:
     from datasets.task import Task
@@ -35,10 +35,12 @@ class Source:
 
     function: str
     own_validation: bool = False  # whether it knows the split "val"
+    corruption: str | None = None  # of test images that are stored corrupted; the function takes it as its fourth argument
 
     def load(self, name: str, split: str, data_dir: Path) -> Task:
         """One split; ``name`` tells apart what shares a function."""
-        return _function(self.function)(name, split, data_dir)  # type: ignore[no-any-return]
+        stored = () if self.corruption is None else (self.corruption,)
+        return _function(self.function)(name, split, data_dir, *stored)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def _more(paper: Source | None = None, coop: bool = False, hub: bool = False) ->
 
 _COOP = Source("sources.coop:coop_task", own_validation=True)
 _HUB = Source("sources.hub_sets:hub_task")
+_CORRUPTED_HUB = {f"hub-{kind}": Source("sources.hub_sets:hub_task", corruption=kind) for kind in CORRUPTIONS}
 _DRAWN = (
     "Shapes-Color", "Shapes-Kind", "Shapes-Background", "Shapes-Texture", "Shapes-Position", "Shapes-Size", "Shapes-Count",
     "Glyphs-Letters", "Glyphs-Digits", "Shapes-Pairs", "Shapes-Outlined", "Shapes-Noisy", "Shapes-Rotated", "Glyphs-Fonts",
@@ -86,20 +89,20 @@ SOURCES: dict[str, dict[str, Source]] = {
     "Digits": _sets("sources.digits:digits_source"),
     **{name: _sets("sources.drawn:drawn_source") for name in _DRAWN},
     # Of the IIMM paper.
-    "Cars": _sets("sources.cars:cars_task", same=True, coop=True, hub=True),
+    "Cars": _sets("sources.cars:cars_task", same=True, coop=True, hub=True) | _CORRUPTED_HUB,
     "CIFAR100": _sets("sources.cifar:cifar_task", same=True, hub=True),
-    "DTD": _sets("sources.dtd:dtd_task", own=True, paper=Source("sources.dtd:dtd_paper_task", True), coop=True, hub=True),
-    "EuroSAT": _more(Source("sources.eurosat:eurosat_task", True), coop=True, hub=True),
+    "DTD": _sets("sources.dtd:dtd_task", own=True, paper=Source("sources.dtd:dtd_paper_task"), coop=True, hub=True),
+    "EuroSAT": _sets("sources.eurosat:eurosat_task", own=True, paper=Source("sources.eurosat:eurosat_task"), coop=True, hub=True) | _CORRUPTED_HUB,
     "FMoW-id": _sets("sources.fmow:fmow_task", own=True, same=True),
     "FMoW-ood": _sets("sources.fmow:fmow_task", own=True, same=True),
-    "GTSRB": _sets("sources.gtsrb:gtsrb_task", same=True, hub=True),
+    "GTSRB": _sets("sources.gtsrb:gtsrb_task", same=True, hub=True) | _CORRUPTED_HUB,
     "ImageNet": _sets("sources.imagenet:imagenet_task", same=True, coop=True),
     "ImageNetV2": _sets("sources.imagenet:imagenet_task", same=True),
     "ImageNetSketch": _sets("sources.imagenet:imagenet_task", same=True),
     "ImageNetRendition": _sets("sources.imagenet:imagenet_task", same=True),
     "ImageNetAdversarial": _sets("sources.imagenet:imagenet_task", same=True),
     "MNIST": _sets("sources.idx:idx_task", same=True, hub=True),
-    "RESISC45": _sets("sources.resisc45:resisc45_task", own=True, same=True, hub=True),
+    "RESISC45": _sets("sources.resisc45:resisc45_task", own=True, paper=Source("sources.resisc45:resisc45_task"), hub=True) | _CORRUPTED_HUB,
     "STL10": _sets("sources.stl10:stl10_task", same=True, hub=True),
     "SUN397": _sets("sources.sun397:sun397_task", same=True, coop=True, hub=True),
     "SVHN": _sets("sources.svhn:svhn_task", same=True, hub=True),

@@ -1,7 +1,7 @@
 """Where the images of a task come from: files, arrays, drawings.
 
 Whatever they are, samples have the three methods of :class:`Samples`. Two kinds can do more, and loaders ask for it:
-:class:`EncodedSamples` have the bytes of an image file, which can be decoded at a reduced scale, and :class:`RawSamples`
+:class:`EncodedSamples` have the bytes of an image file, which can be decoded at a reduced scale, and :class:`ArraySamples`
 have pixels of one size, which are batched without becoming images one by one.
 """
 
@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,10 +63,13 @@ class EncodedSamples(ABC):
     def sample_id(self, index: int) -> str:
         """See :class:`Samples`."""
 
-    def image(self, index: int) -> Image.Image:
-        """The image as RGB; raises :class:`UnreadableImage`, whatever is wrong with it."""
+    def image(self, index: int, side: int | None = None) -> Image.Image:
+        """The image as RGB, with a ``side`` perhaps at a reduced scale (see :func:`~datasets.decoding.decode`).
+
+        Raises :class:`UnreadableImage`, whatever is wrong with it.
+        """
         try:
-            return decode(self.read(index))
+            return decode(self.read(index), side)
         except Exception as error:  # decoders raise nearly every type on damaged files
             raise UnreadableImage(self.sample_id(index), reason(error)) from error
 
@@ -73,6 +79,14 @@ class EncodedSamples(ABC):
             return hashlib.sha256(self.read(index)).digest()
         except OSError:
             return hashlib.sha256().digest()
+
+
+@runtime_checkable
+class ArraySamples(Protocol):
+    """Samples of one size that can give many images at once."""
+
+    def pixels_at(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The images at ``indices`` [b]: uint8 [b, H, W] for grey or [b, H, W, 3] for RGB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +102,10 @@ class RawSamples:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def pixels_at(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See :class:`ArraySamples`."""
+        return self.pixels[indices]
+
     def image(self, index: int) -> Image.Image:
         """See :class:`Samples`."""
         return Image.fromarray(np.ascontiguousarray(self.pixels[index])).convert("RGB")
@@ -99,6 +117,44 @@ class RawSamples:
     def digest(self, index: int) -> bytes:
         """See :class:`Samples`."""
         return hashlib.sha256(np.ascontiguousarray(self.pixels[index]).tobytes()).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class ReadySamples:
+    """Decoded, resized and cropped images in a file that is mapped into memory, for which ``samples`` answer all else.
+
+    The file holds uint8 [N, 3, S, S]; ``unreadable`` maps the indices of images that could not be decoded to the reasons.
+    """
+
+    samples: Samples
+    path: Path
+    unreadable: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def pixels_at(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The bytes that preprocessing ends with: uint8 [b, 3, S, S]."""
+        return np.ascontiguousarray(self._pixels[indices])
+
+    def image(self, index: int) -> Image.Image:
+        """See :class:`Samples`."""
+        return self.samples.image(index)
+
+    def sample_id(self, index: int) -> str:
+        """See :class:`Samples`."""
+        return self.samples.sample_id(index)
+
+    def digest(self, index: int) -> bytes:
+        """See :class:`Samples`."""
+        return self.samples.digest(index)
+
+    @cached_property
+    def _pixels(self) -> NDArray[np.uint8]:
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_pixels"}  # each process maps it itself
 
 
 @dataclass(frozen=True)

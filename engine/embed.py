@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from datasets.task import Task
 from engine.classifier import average_templates, frozen_text_features
 from engine.embeddings import Embeddings, describe
 from engine.loading import Batch, SkippedImages, contiguous_batches, make_loader
+from engine.pixel_cache import with_cached_pixels
 from engine.runtime import Runtime
 from models.encoder import Encoder
 from models.selection import Selection
@@ -34,6 +37,13 @@ class LoadOptions:
     num_workers: int = 4
     max_skipped: int = 0
     progress: bool = False
+    full_decode: bool = False
+    pixel_cache: Path | None = None
+
+    @classmethod
+    def of(cls, args: Namespace) -> LoadOptions:
+        """What the command line says (:func:`common.arguments.add_run_arguments`)."""
+        return cls(args.batch_size, args.num_workers, args.max_skipped, args.progress, args.full_decode, args.pixel_cache)
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,13 @@ class ImageEmbeddings:
 
 
 def batches_of(runtime: Runtime, encoder: Encoder, task: Task, options: LoadOptions, skipped: SkippedImages) -> Iterator[Batch]:
-    """This process's share of a task's images, preprocessed and on the device, in order; unreadable ones are left out."""
+    """This process's share of a task's images, as bytes on the device, in order; unreadable ones are left out."""
+    geometry = encoder.preprocess.geometry
+    task = with_cached_pixels(runtime, geometry, task, options)
     shares = contiguous_batches(len(task), options.batch_size, runtime.rank, runtime.world)
-    loader = make_loader(task, encoder.preprocess, shares, num_workers=options.num_workers, pin_memory=runtime.pin_memory)
+    loader = make_loader(
+        task, geometry, shares, num_workers=options.num_workers, pin_memory=runtime.pin_memory, full_decode=options.full_decode
+    )
     for batch in tqdm(loader, desc=f"{task.name} {task.split}", disable=not (options.progress and runtime.is_main), leave=False):
         skipped.add_batch(task, batch)
         skipped.check()
@@ -138,6 +152,7 @@ def describe_run(
         text_seconds=f"{text_seconds:.3f}",
         n_skipped=str(n_skipped),
         batch_size=str(options.batch_size),
+        decode="full" if options.full_decode else "reduced",
         device=runtime.device.type,
         processes=str(runtime.world),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,13 +20,24 @@ from models.encoder import Encoder
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies as fractions. ``mean_per_class`` averages the recalls of the classes that have images."""
+    """Accuracies as fractions. ``mean_per_class`` averages the recalls of the classes that have images.
+
+    Where the task divides its images into groups, ``groups`` and ``group_images`` have the accuracy and the number of images
+    of each group that has any, in the task's order.
+    """
 
     n_images: int
     top1: float
     mean_per_class: float
     seconds: float
     skipped: SkippedImages
+    groups: dict[str, float] = field(default_factory=dict)
+    group_images: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def worst_group(self) -> float | None:
+        """The least of the groups' accuracies; None without groups."""
+        return min(self.groups.values(), default=None)
 
 
 def check_probe(encoder: Encoder, task: Task) -> None:
@@ -49,17 +61,23 @@ def count_correct(runtime: Runtime, classifier: Classifier, task: Task, options:
     """The accuracies of a classifier that stands ready on the device."""
     started = time.perf_counter() if started is None else started
     skipped = SkippedImages(options.max_skipped)
-    counts = torch.zeros(3, len(task.classnames), device=runtime.device)  # correct, all, without an answer
+    classes, names = len(task.classnames), task.groups.names if task.groups else ()
+    counts = torch.zeros(3, classes + len(names), device=runtime.device)  # correct, all, without an answer; of classes, then of groups
     with torch.inference_mode(), runtime.autocast():
         texts = classifier.class_embeddings() if classifier.encoder.probe is None else None
         for batch in batches_of(runtime, classifier.encoder, task, options, skipped):
             logits = classifier.classify(classifier.encoder.encode_image(batch.pixels), texts)
-            answers = (logits.argmax(dim=1) == batch.labels, torch.ones_like(batch.labels), ~logits.isfinite().all(dim=1))
-            counts.index_add_(1, batch.labels, torch.stack(answers).float())
-    correct, total, unanswered = runtime.total(counts).double().cpu().numpy()
-    check_answered(int(unanswered.sum()), task)
+            correct = logits.argmax(dim=1) == batch.labels
+            answers = torch.stack((correct, torch.ones_like(correct), ~logits.isfinite().all(dim=1))).float()
+            counts.index_add_(1, batch.labels, answers)
+            if task.groups is not None:
+                groups = torch.from_numpy(task.groups.labels[batch.indices.numpy()])
+                counts.index_add_(1, classes + groups.to(runtime.device, non_blocking=True), answers)
+    of_classes, of_groups = np.split(runtime.total(counts).double().cpu().numpy(), [classes], axis=1)
+    check_answered(int(of_classes[2].sum()), task)
     seconds = time.perf_counter() - started
-    return Evaluation(*_accuracies(correct, total), seconds, of_all_processes(runtime, skipped))
+    skipped = of_all_processes(runtime, skipped)
+    return Evaluation(*_accuracies(*of_classes[:2]), seconds, skipped, *_group_accuracies(names, *of_groups[:2]))
 
 
 def check_answered(unanswered: int, task: Task) -> None:
@@ -82,3 +100,9 @@ def _accuracies(correct: np.ndarray, total: np.ndarray) -> tuple[int, float, flo
     if not seen.any():
         raise UserError("No image could be read, so there is no accuracy to report.")
     return int(total.sum()), float(correct.sum() / total.sum()), float((correct[seen] / total[seen]).mean())
+
+
+def _group_accuracies(names: Sequence[str], correct: np.ndarray, total: np.ndarray) -> tuple[dict[str, float], dict[str, int]]:
+    """(accuracy, number of images) of the groups that have images."""
+    counted = [(name, right, of) for name, right, of in zip(names, correct.tolist(), total.tolist(), strict=True) if of]
+    return {name: right / of for name, right, of in counted}, {name: int(of) for name, _, of in counted}

@@ -15,7 +15,9 @@ from engine.embed import LoadOptions, embed_images
 from engine.evaluate import Evaluation, accuracies_of, check_answered, count_correct
 from engine.loading import Batch, SkippedImages, Transform, make_loader
 from engine.order import EpochOrder
+from engine.pixel_cache import with_cached_pixels
 from engine.runtime import Runtime
+from models.preprocess import Geometry
 
 NO_LABEL = -100  # what cross_entropy leaves out
 
@@ -44,7 +46,16 @@ class PixelInputs:
     def __init__(self, runtime: Runtime, train: Task, val: Task, transform: Transform, order: EpochOrder, options: LoadOptions) -> None:
         self.runtime, self.train, self.val, self.order, self.options = runtime, train, val, order, options
         self.unreadable, self.max_skipped = dict[str, str](), options.max_skipped
-        self.loader = make_loader(train, transform, order, num_workers=options.num_workers, pin_memory=runtime.pin_memory, seed=order.seed)
+        images = with_cached_pixels(runtime, transform, train, options) if isinstance(transform, Geometry) else train
+        self.loader = make_loader(
+            images,
+            transform,
+            order,
+            num_workers=options.num_workers,
+            pin_memory=runtime.pin_memory,
+            seed=order.seed,
+            full_decode=options.full_decode,
+        )
 
     def micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See :class:`Inputs`."""

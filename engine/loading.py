@@ -1,5 +1,8 @@
 """Batches of a task: decoded, transformed and collated in loader processes.
 
+What is loaded are bytes, uint8; the encoder makes numbers of them on the device (:mod:`models.preprocess`). Images that lie in an
+array, and those of a pixel cache, become a batch at once.
+
 Which images are in which batch is decided outside (:func:`contiguous_batches`, or any list of lists of indices), and what a
 random transform does to an image depends only on (seed, epoch, index). So neither the number of loader processes nor that
 of training processes changes a result.
@@ -13,25 +16,27 @@ import re
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.errors import UserError
 from common.files import write_text
-from datasets.samples import UnreadableImage
+from datasets.samples import ArraySamples, EncodedSamples, ReadySamples, UnreadableImage, located
 from datasets.task import Task
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Image.Image], Tensor]  # may have: side, batches (see models.preprocess.Geometry)
+Indices = NDArray[np.int64]
 Key = tuple[int, int]  # (epoch, index): what loader processes receive for each image
 
 
@@ -56,7 +61,7 @@ Item = tuple[Tensor, int, int] | Unreadable  # (pixels, label, index)
 
 @dataclass(frozen=True)
 class Batch:
-    """The readable images of a batch, possibly none: ``pixels`` [b, 3, H, W], ``labels`` and ``indices`` int64 [b]."""
+    """The readable images of a batch, possibly none: ``pixels`` [b, c, H, W], ``labels`` and ``indices`` int64 [b]."""
 
     pixels: Tensor
     labels: Tensor
@@ -78,13 +83,17 @@ class Batch:
 class TaskDataset(Dataset[Item]):
     """A task's images after a transform; ``dataset[epoch, index]`` is one of them.
 
-    ``transform`` makes a float tensor [3, H, W] of an RGB image. With a ``seed`` it may be random: the generators of
-    ``random``, NumPy and torch are seeded by (seed, epoch, index) around it, and are afterwards as they were.
+    ``transform`` makes a tensor [3, H, W] of an RGB image. With a ``seed`` it may be random: the generators of
+    ``random``, NumPy and torch are seeded by (seed, epoch, index) around it, and are afterwards as they were. Files are
+    decoded at the scale that the transform needs, unless ``full_decode`` forbids it.
     """
 
-    def __init__(self, task: Task, transform: Transform, seed: int | None = None) -> None:
+    def __init__(self, task: Task, transform: Transform, seed: int | None = None, full_decode: bool = False) -> None:
         self.samples, self.labels = task.samples, task.labels  # not the task, which may carry a million cached strings
         self.transform, self.seed = transform, seed
+        self.side = None if full_decode else getattr(transform, "side", None)
+        with seeded(0):
+            self.blank = transform(Image.new("RGB", (64, 64)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,16 +101,44 @@ class TaskDataset(Dataset[Item]):
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         try:
-            image = self.samples.image(index)
+            image = self._decoded(index)
         except UnreadableImage as error:
             return Unreadable(index, error.reason)
         return self._transformed(image, epoch, index), int(self.labels[index]), index
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """A batch; the DataLoader asks for whole ones."""
+        indices = np.array([index for _, index in keys], dtype=np.int64)
+        under, places = located(self.samples, indices)
+        if isinstance(under, ReadySamples):
+            return self._at_once(torch.from_numpy(under.pixels_at(places)), indices, under.unreadable, places)
+        if isinstance(under, ArraySamples) and getattr(self.transform, "batches", False):
+            return self._at_once(_channels_first(under.pixels_at(places)), indices)
+        return collate([self[key] for key in keys], self.blank)
+
+    def _at_once(self, pixels: Tensor, indices: Indices, unreadable: Mapping[int, str] = MappingProxyType({}), places: Any = ()) -> Batch:
+        skipped = [(int(index), unreadable[int(place)]) for index, place in zip(indices, places, strict=False) if int(place) in unreadable]
+        kept = ~np.isin(indices, [index for index, _ in skipped])
+        rows = torch.from_numpy(indices[kept])
+        return Batch(pixels[torch.from_numpy(kept)] if skipped else pixels, torch.from_numpy(self.labels[indices[kept]]), rows, skipped)
+
+    def _decoded(self, index: int) -> Image.Image:
+        under, places = located(self.samples, [index])
+        if self.side is not None and isinstance(under, EncodedSamples):
+            return under.image(int(places[0]), self.side)
+        return self.samples.image(index)
 
     def _transformed(self, image: Image.Image, epoch: int, index: int) -> Tensor:
         if self.seed is None:
             return self.transform(image)
         with seeded(self.seed, epoch, index):
             return self.transform(image)
+
+
+def _channels_first(pixels: NDArray[np.uint8]) -> Tensor:
+    """uint8 [b, H, W] or [b, H, W, 3] as [b, c, H, W]."""
+    images = torch.from_numpy(np.ascontiguousarray(pixels))
+    return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 
 
 @contextmanager
@@ -186,22 +223,21 @@ def make_loader(
     pin_memory: bool = False,
     prefetch: int = 4,
     seed: int | None = None,
+    full_decode: bool = False,
 ) -> Loader:
     """A :class:`Loader` of the ``batches`` of ``task``.
 
     ``num_workers`` processes are started by the first iteration and serve all later ones; each decodes up to ``prefetch``
     batches ahead. ``pin_memory`` makes copies to a GPU asynchronous. A random transform needs the ``seed``.
     """
-    dataset, keys = TaskDataset(task, transform, seed), _Keys(batches)
-    with seeded(0):
-        blank = transform(Image.new("RGB", (64, 64)))
+    dataset, keys = TaskDataset(task, transform, seed, full_decode), _Keys(batches)
     workers = min(num_workers, len(batches))
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # --num-workers is the user's to choose
     loader = DataLoader(
         dataset,
         batch_sampler=keys,  # type: ignore[arg-type]  # indices are keys here
         num_workers=workers,
-        collate_fn=partial(collate, blank=blank),
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # the data set makes whole batches
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         prefetch_factor=prefetch if workers else None,
@@ -209,6 +245,10 @@ def make_loader(
         generator=torch.Generator().manual_seed(0),  # else each iteration would draw from the global generator
     )
     return Loader(loader, keys)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _start_worker(worker_id: int) -> None:

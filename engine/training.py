@@ -96,6 +96,7 @@ def run_name(request: TrainRequest, precision: str, seed: int) -> str:
         precision: precision != "fp32",
         f"val{exact(request.val_p)}": request.val_p != 0.1,
         request.augment: request.augment != "none",
+        "fulldecode": load.full_decode,
         f"prompts-{_short_hash(request.templates)}": request.templates is not None,
     }
     changed = [part for part, is_changed in seldom.items() if is_changed]
@@ -191,6 +192,7 @@ def _settings(request: TrainRequest, runtime: Runtime, base: str, train: Task, v
         "batch_size": request.load.batch_size,
         "accumulate": request.accumulate,
         "augment": request.augment,
+        "full_decode": request.load.full_decode,
         "val_p": request.val_p,
         "seed": runtime.seed,
         "precision": runtime.precision,

@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.preprocess import Preprocess
 from models.text_tower import TextTower
 from models.zoo import ModelSource
-
-Transform = Callable[[Image.Image], Tensor]
 
 
 class Encoder(nn.Module):
@@ -26,7 +24,7 @@ class Encoder(nn.Module):
     The encoder is always in evaluation mode: dropout is off and BatchNorm keeps its pretraining statistics, in training too.
     """
 
-    def __init__(self, source: ModelSource, model: nn.Module, preprocess: Transform, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    def __init__(self, source: ModelSource, model: nn.Module, preprocess: Preprocess, tokenizer: Callable[[list[str]], Tensor]) -> None:
         super().__init__()
         self.source = source
         self.model = model
@@ -81,7 +79,13 @@ class Encoder(nn.Module):
         return getattr(self.model, "logit_bias", None)
 
     def image_features(self, pixels: Tensor) -> Tensor:
-        """The image tower's unit vectors [B, D] for preprocessed ``pixels`` [B, 3, H, W], before any adapter."""
+        """The image tower's unit vectors [B, D], before any adapter.
+
+        ``pixels`` are preprocessed, float [B, 3, S, S], or bytes, uint8 [B, 3 or 1, H, W], for which what is left of the
+        preprocessing is done here.
+        """
+        if pixels.dtype == torch.uint8:
+            pixels = self.preprocess.of_bytes(pixels)
         features: Any = self.image_tower(pixels)
         features = features[0] if isinstance(features, tuple) else features
         return _unit(features)
@@ -99,7 +103,7 @@ class Encoder(nn.Module):
         return _adapted(self.text_adapter, features)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Unit image embeddings [B, D] of preprocessed ``pixels`` [B, 3, H, W]."""
+        """Unit image embeddings [B, D] of ``pixels`` as :meth:`image_features` takes them."""
         return self.adapt_image(self.image_features(pixels))
 
     def encode_text(self, tokens: Tensor) -> Tensor:

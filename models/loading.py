@@ -11,12 +11,13 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.errors import UserError
 from models.encoder import Encoder
+from models.preprocess import Preprocess
 from models.zoo import RANDOM, ModelSource, resolve
 
 RANDOM_SEED = 0  # of the weights of ARCH/random
@@ -29,8 +30,7 @@ def load_encoder(name: str) -> Encoder:
     _drop_caption_decoder(model)
     model.requires_grad_(False)
     visual: Any = model.visual
-    preprocess = image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False)
-    return Encoder(source, model, preprocess, tokenizer)
+    return Encoder(source, model, Preprocess(PreprocessCfg(**visual.preprocess_cfg)), tokenizer)
 
 
 def _open_clip(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:

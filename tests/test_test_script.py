@@ -13,6 +13,7 @@ from datasets.registry import load_task
 from models.checkpoint import checkpoint_sha256
 from models.loading import load_encoder
 from models.selection import select_encoder
+from tests.datasets.sources.small_fmow import write_fmow
 from tests.helpers import files_below, run_here, run_script, start_script, write_images
 
 HEADER = ["model", "tuning", "checkpoint", "dataset", "split", "n_images", "top1", "mean_per_class", "seconds"]
@@ -157,6 +158,47 @@ def test_two_processes_write_one_row_with_the_accuracies_of_one(small_model, fol
     assert len(list((tmp_path / "two").iterdir())) == 1
     assert two.stdout.count("top-1") == one.stdout.count("top-1") == 1
     assert len(two.stdout.splitlines()) == len(one.stdout.splitlines()) == 2
+
+
+@pytest.fixture(scope="module")
+def fmow(tmp_path_factory):
+    """A data folder with a small FMoW."""
+    data_dir = tmp_path_factory.mktemp("fmow")
+    write_fmow(data_dir)
+    return data_dir
+
+
+def wilds_results(small_model, data_dir, split):
+    """What ``wilds`` itself makes of the model's predictions."""
+    from datasets.sources.fmow import _wilds_module
+
+    fmow = _wilds_module().FMoWDataset(root_dir=str(data_dir))
+    subset, task = fmow.get_subset(split), load_task("FMoW-ood", "test", data_dir=data_dir)
+    encoder = load_encoder(str(small_model))
+    with torch.no_grad():
+        texts = encoder.encode_text(encoder.tokenize([prompts[0] for prompts in task.prompts()]))
+        pixels = torch.stack([encoder.preprocess(subset[index][0]) for index in range(len(subset))])
+        predicted = (encoder.encode_image(pixels) @ texts.T).argmax(dim=1)
+    return fmow.eval(predicted, subset.y_array, subset.metadata_array)[0]
+
+
+def test_the_worst_region(small_model, fmow, tmp_path):
+    """FMoW has regions, Digits has none; the table was begun before there was such a column."""
+    (tmp_path / "r.csv").write_text("model,top1\nmine,0.5\n")
+    ended = run_test(small_model, "FMoW-ood", "Digits", outfile=tmp_path / "r.csv", more=["--data-dir", fmow, "--bs", 50]).succeeded()
+    earlier, row, without = read_csv(tmp_path / "r.csv")
+    expected = wilds_results(small_model, fmow, "test")
+    told = json.loads(next((tmp_path / "r").glob("*FMoW*")).read_text())
+    assert told["group_accuracies"] == {name: pytest.approx(expected[f"acc_region:{name}"]) for name in told["group_accuracies"]}
+    assert told["group_images"] == {name: expected[f"count_region:{name}"] for name in told["group_images"]}
+    assert sum(told["group_images"].values()) == int(row["n_images"]) > 20
+    assert float(row["worst_group"]) == pytest.approx(expected["acc_worst_region"])
+    assert float(row["top1"]) == pytest.approx(expected["acc_avg"])
+    assert (earlier["worst_group"], without["worst_group"], without["dataset"]) == ("", "", "Digits")
+    worst = min(told["group_accuracies"], key=told["group_accuracies"].get)
+    lines = ended.stdout.splitlines()
+    assert lines[2] == f"  worst region: {worst} {float(row['worst_group']):.4f} ({told['group_images'][worst]} images)"
+    assert len(lines) == 4
 
 
 def test_two_runs_at_once_lose_no_row(small_model, folder, tmp_path):

@@ -68,9 +68,9 @@ def imagefolder_source(where: str, split: str, val_p: float, data_dir: Path) -> 
 
 def split_folders(root: Path) -> dict[str, str]:
     """Which split lies in which folder of ``root``, e.g. ``{"train": "train", "val": "valid"}``; empty without any."""
-    folders = _folders(root)
+    folders = subfolders(root)
     named = [folder for folder in folders if folder.lower() in SPLIT_FOLDERS]
-    if not named or not (len(named) == len(folders) or any(_folders(root / folder) for folder in named)):
+    if not named or not (len(named) == len(folders) or any(subfolders(root / folder) for folder in named)):
         return {}
     parts: dict[str, str] = {}
     for folder in named:
@@ -87,9 +87,9 @@ def _task(path: Path, root: Path, parts: dict[str, str], split: str) -> Task:
     """The images of one folder (or of one part of the division) with all that is said about them."""
     folder, source = _split_folder(root, parts, split), _split_folder(root, parts, "train" if "train" in parts else "test")
     classes = _classes(source)
-    if extra := sorted(set(_folders(folder)) - set(classes)):
+    if extra := sorted(set(subfolders(folder)) - set(classes)):
         raise UserError(f"'{folder / extra[0]}' is a class that '{source}' does not have.")
-    files = [_class_files(root, folder / name) for name in classes]
+    files = [class_files(root, folder / name) for name in classes]
     if empty := [name for name, found in zip(classes, files, strict=True) if not found and folder == source]:
         raise UserError(f"The class folder '{folder / empty[0]}' holds no image ({' '.join(EXTENSIONS)}).")
     if not any(files):
@@ -115,7 +115,7 @@ def _split_folder(root: Path, parts: dict[str, str], split: str) -> Path:
 
 def _classes(folder: Path) -> list[str]:
     """The class folders of ``folder``, sorted; at least two."""
-    classes = _folders(folder)
+    classes = subfolders(folder)
     if not classes:
         found = "images, but no class folders" if any(_is_image(entry.name) for entry in _visible(folder)) else "no class folders"
         raise UserError(f"'{folder}' holds {found}; expected '{folder}/<class>/*.jpg'.")
@@ -174,11 +174,12 @@ def _is_image(name: bytes) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def _folders(folder: Path) -> list[str]:
+def subfolders(folder: Path) -> list[str]:
+    """The names of the folders in ``folder``, hidden ones left out, sorted by code point."""
     return sorted(os.fsdecode(entry.name) for entry in _visible(folder) if _is_folder(entry))
 
 
-def _class_files(root: Path, folder: Path) -> list[bytes]:
+def class_files(root: Path, folder: Path) -> list[bytes]:
     """The image files at any depth below ``folder``, relative to ``root``, sorted; none when there is no such folder."""
     if not folder.is_dir():
         return []

@@ -46,6 +46,11 @@ class DigitSamples:
         """See :class:`~datasets.samples.Samples`."""
         return hashlib.sha256(self._pixels(index).tobytes()).digest()
 
+    def pixels_at(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See :class:`~datasets.samples.ArraySamples`."""
+        images, _ = _table()
+        return images[np.asarray(self.indices)[indices]]
+
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         images, _ = _table()
         return images[self.indices[index]]

@@ -48,11 +48,11 @@ def test_splits_of_fixed_names(name):
 
 
 def test_an_own_validation_split_leaves_train_whole(monkeypatch, tmp_path):
-    seen = []
+    seen, digits = [], load_task("Digits", "test")
 
     def load(name, split, data_dir):
         seen.append((name, split, data_dir))
-        return load_task("Digits", "test")
+        return digits
 
     monkeypatch.setattr(registry, "_function", lambda place: load)
     monkeypatch.setitem(SOURCES, "Own", {"standard": Source("nowhere:at_all", own_validation=True)})

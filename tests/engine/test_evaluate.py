@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from common.errors import UserError
 from datasets.registry import load_task
+from datasets.task import Groups
 from engine.embed import LoadOptions
 from engine.evaluate import accuracies_of, check_probe, evaluate
 from engine.runtime import start
@@ -70,6 +72,47 @@ def test_counting_from_predictions_is_the_same():
     n, top1, mean_per_class = accuracies_of(predicted, labels, 9)
     assert (n, top1) == (200, accuracy_score(labels, predicted))
     assert mean_per_class == pytest.approx(balanced_accuracy_score(labels, predicted))
+
+
+@pytest.fixture
+def grouped(folder):
+    """The same task with its 12 images in four groups, one of them empty; alphabetical order is not theirs."""
+    task = task_of(folder)
+    of_image = np.random.default_rng(0).permutation([0] * 5 + [1] * 6 + [3])
+    return replace(task, groups=Groups("place", ("sea", "land", "moon", "air"), of_image))
+
+
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (5, 2), (64, 0)])
+def test_accuracies_of_groups_by_counting(encoder, grouped, batch_size, num_workers):
+    result = evaluate(start("cpu"), encoder, grouped, options(batch_size, num_workers=num_workers))
+    right = predicted_by(encoder, grouped) == grouped.labels
+    expected = {name: right[grouped.groups.labels == number].mean() for number, name in ((0, "sea"), (1, "land"), (3, "air"))}
+    assert result.groups == pytest.approx(expected, abs=1e-12)
+    assert result.group_images == {"sea": 5, "land": 6, "air": 1}
+    assert result.worst_group == pytest.approx(min(expected.values()))
+    assert len(set(expected.values())) > 1
+    without = evaluate(start("cpu"), encoder, replace(grouped, groups=None), options())
+    assert (without.top1, without.mean_per_class) == (result.top1, result.mean_per_class)
+    assert (without.groups, without.group_images, without.worst_group) == ({}, {}, None)
+
+
+def test_groups_follow_a_subset(encoder, grouped):
+    """Images are called by their place in the subset, and groups must be too."""
+    rows = np.array([9, 1, 4, 11, 2])
+    result = evaluate(start("cpu"), encoder, grouped.subset(rows), options(2))
+    right, groups = (predicted_by(encoder, grouped) == grouped.labels)[rows], grouped.groups.labels[rows]
+    expected = {name: right[groups == number].mean() for number, name in enumerate(grouped.groups.names) if number in groups}
+    assert result.groups == pytest.approx(expected)
+
+
+def test_unreadable_images_are_in_no_group(encoder, folder, grouped, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "test/blue/03.png").write_bytes(b"no image")
+    result = evaluate(start("cpu"), encoder, replace(task_of(copy), groups=grouped.groups), options(max_skipped=1))
+    lost = grouped.groups.names[grouped.groups.labels[3]]
+    assert sum(result.group_images.values()) == 11
+    assert {"sea": 5, "land": 6, "air": 1}[lost] - result.group_images.get(lost, 0) == 1
 
 
 def test_unreadable_images_are_counted_and_limited(encoder, folder, tmp_path):

@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg
 from PIL import Image
 
 from common.errors import UserError
 from datasets.registry import load_task
+from datasets.samples import RawSamples
+from datasets.task import Task
 from engine.loading import Batch, SkippedImages, TaskDataset, contiguous_batches, make_loader, seeded
+from models.preprocess import Preprocess
 
 
 def to_tensor(image):
@@ -347,3 +351,58 @@ def test_without_skipped_images_no_list_is_left(tmp_path):
     (tmp_path / "out.csv.skipped.txt").write_text("of an earlier run\n")
     assert SkippedImages().write(tmp_path / "out.csv") is None
     assert list(tmp_path.iterdir()) == []
+
+
+# --- bytes, arrays and reduced scales ------------------------------------------------------------------------------
+
+
+def raw_task(shape=(7, 9), count=11):
+    pixels = np.random.default_rng(1).integers(0, 256, (count, *shape), dtype=np.uint8)
+    return Task("Raw", "test", RawSamples(pixels, "raw"), np.arange(count) % 2, ("a", "b"), ("{c}",))
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_arrays_are_batched_whole_and_become_the_same_pixels(shape, workers):
+    task, preprocess = raw_task(shape), Preprocess(PreprocessCfg(size=16))
+    task = task.subset(np.array([9, 3, 4, 0, 10]))
+    batches = list(make_loader(task, preprocess.geometry, contiguous_batches(5, 2), num_workers=workers))
+    assert batches[0].pixels.shape == (2, 3 if len(shape) == 3 else 1, 7, 9)
+    found = torch.cat([preprocess.of_bytes(batch.pixels) for batch in batches])
+    assert torch.equal(found, torch.stack([preprocess(task.samples.image(index)) for index in range(5)]))
+    assert torch.cat([batch.labels for batch in batches]).tolist() == task.labels.tolist()
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(5))
+
+
+def test_a_transform_that_knows_no_batches_sees_every_image_of_an_array():
+    (batch,) = make_loader(raw_task(), to_tensor, [range(11)])
+    assert torch.equal(batch.pixels[4], to_tensor(raw_task().samples.image(4)))
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A smooth JPEG file of 400 x 300, and one of 90 x 80, in a task."""
+    for name, size in (("large", (400, 300)), ("small", (90, 80))):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        coarse = np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(tmp_path / "test" / name / "0.jpg", quality=95)
+    return load_task(f"imagefolder:{tmp_path}", "test")
+
+
+def test_jpeg_files_are_decoded_at_the_scale_that_is_needed(photo):
+    assert photo.samples.image(0, 25).size == (100, 75)  # a quarter: an eighth would leave 38 pixels, less than three times 25
+    assert photo.samples.image(0, 26).size == (200, 150)
+    assert photo.samples.image(0, 51).size == (400, 300)
+    assert photo.samples.image(1, 32).size == (90, 80)
+    assert photo.samples.image(0).size == (400, 300)
+
+
+def test_a_reduced_scale_changes_little_and_can_be_forbidden(photo):
+    geometry = Preprocess(PreprocessCfg(size=32)).geometry
+    exact = torch.stack([geometry(photo.samples.image(index)) for index in range(2)])
+    (full,) = make_loader(photo, geometry, [range(2)], full_decode=True)
+    (reduced,) = make_loader(photo, geometry, [range(2)])
+    assert torch.equal(full.pixels, exact)
+    assert not torch.equal(reduced.pixels, exact)
+    assert (reduced.pixels.int() - exact.int()).abs().max() <= 3
+    assert torch.equal(reduced.pixels[1], exact[1])

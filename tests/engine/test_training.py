@@ -73,12 +73,12 @@ OTHER = {
         "templates": ("a {c}",),
     },
     FitOptions: {"epochs": 3, "lr": 1e-5, "wd": 0.0, "optimizer": "Adam", "schedule": "cosine", "warmup": 5, "clip_norm": 1.0},
-    LoadOptions: {"batch_size": 64},
+    LoadOptions: {"batch_size": 64, "full_decode": True},
 }
 WITHOUT_EFFECT = {  # on what is trained
     TrainRequest: {"options", "fit", "load", "data_dir", "model_dir", "resume", "overwrite"},
     FitOptions: {"save_minutes", "progress"},
-    LoadOptions: {"num_workers", "max_skipped", "progress"},
+    LoadOptions: {"num_workers", "max_skipped", "progress", "pixel_cache"},
 }
 TUNING_OPTIONS = [
     *[("lora", "rank", 8), ("lora", "lora_scale", 0.5), ("lora", "lora_mlp", True), ("bias", "train_blocks", 3)],
