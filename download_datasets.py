@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("--datasets", nargs="+", metavar="NAME", help="what to get; NAME, NAME@coop, NAME@hub")
-    parser.add_argument("--all", action="store_true", help="get all that can be fetched: some 300 GB")
+    parser.add_argument("--all", action="store_true", help="get all that can be fetched: some 130 GB")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of the data sets")
     parser.add_argument("--list", nargs="*", metavar="NAME", help="get nothing, but show what there is; with names, all about those")
     parser.add_argument("--verify", nargs="*", metavar="NAME", help="get nothing, but check the files that are there")

@@ -58,9 +58,8 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(1)
     print(f"to {args.side} pixels, one process, one thread, median of {args.repeats} runs\n")
-    print(
-        f"{'source':<22}{'plain':>9}{'clipscope':>11}{'cached':>9}  images/s{'speed-up':>11}{'pixels differ':>15}  least cosine ({', '.join(MODELS)})"
-    )
+    columns = f"{'plain':>9}{'clipscope':>11}{'cached':>9}{'speed-up':>11}{'pixels differ':>15}"
+    print(f"{'images/s of':<22}{columns}   least cosine of embeddings ({', '.join(MODELS)})")
     with tempfile.TemporaryDirectory() as temporary:
         for name, samples in sources(Path(temporary), args).items():
             compare(name, samples, args, Path(temporary))
@@ -108,10 +107,8 @@ def compare(name: str, samples: Any, args: argparse.Namespace, temporary: Path) 
     some = task.subset(np.arange(min(32, len(task))))
     differ = (plain_way(some, plain) - our_way(some, preprocess)) * preprocess.std * 255
     cosines = ", ".join(f"{cosine:.7f}" for cosine in likeness(some))
-    print(
-        f"{name:<22}{rates['plain']:>9.0f}{rates['clipscope']:>11.0f}{rates['cached']:>9.0f}{'':10}{rates['clipscope'] / rates['plain']:>10.1f}x"
-        f"{float(differ.abs().mean()):>14.3f}   {cosines}"
-    )
+    speeds = f"{rates['plain']:>9.0f}{rates['clipscope']:>11.0f}{rates['cached']:>9.0f}{rates['clipscope'] / rates['plain']:>10.1f}x"
+    print(f"{name:<22}{speeds}{float(differ.abs().mean()):>15.3f}   {cosines}", flush=True)
 
 
 def plain_way(task: Any, transform: Any) -> Tensor:

@@ -256,9 +256,9 @@ CLASSIFICATION = (
             _coop("stanford_cars/split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
         ),
         (
-            "The authors' server is off. The copy on Kaggle named as home page has all of it: unpack it so that the files lie as told "
-            "below. Another copy, https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset, has its images one folder deeper "
-            "(cars_train/cars_train): move them up. The labels of the test images are in neither of the older copies.",
+            "The authors' server is off. Their archives, of which copies go round, are taken as above. Or unpack another copy so that the "
+            "files lie as told below: the one named as page has all of them; the images of another, "
+            "https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset, are one folder deeper (cars_train/cars_train): move them up.",
         ),
     ),
     Entry(

@@ -15,6 +15,7 @@ from common.files import read_json
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".gz")
 ARCHIVE_FOLDER = "archives"
+SCHEMES = ("http://", "https://", "ftp://", "file://")
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def _check(download: Download, path: Path) -> None:
     places = [*([] if download.by_hand else [download.filename]), *(item.path for item in download.items)]
     if not download.items or any(not place or place.startswith("/") or ".." in place.split("/") for place in places):
         raise UserError(f"'{path}': every download of '{download.url}' needs a file name and items with paths below the data folder.")
+    if not download.url.startswith(SCHEMES):
+        raise UserError(f"'{path}': the address '{download.url}' must begin with {', '.join(SCHEMES)}.")
     if "/" in download.filename:
         raise UserError(f"'{path}': '{download.filename}' is not the name of a file.")
     for checksum in (download.checksum, *(item.checksum for item in download.items)):

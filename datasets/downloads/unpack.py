@@ -35,7 +35,7 @@ def unpack(archive: Path, download: Download, items: Iterable[Item], data_dir: P
     Raises :class:`UnpackError` when the archive is not as it should be. Whatever is raised, no item is there in part.
     """
     wanted = list(items)
-    with _scratch(data_dir, archive.name) as folder:
+    with _scratch(data_dir / f".unpacking-{archive.parent.name}-{archive.name}") as folder:
         try:
             source = _nested(archive, download.nested, folder) if download.nested else archive
             _extract(source, wanted, folder / "items")
@@ -52,9 +52,8 @@ def unpack(archive: Path, download: Download, items: Iterable[Item], data_dir: P
 
 
 @contextmanager
-def _scratch(data_dir: Path, name: str) -> Iterator[Path]:
-    """A hidden folder that is empty at first and gone afterwards. Its name is always the same: callers hold a lock."""
-    folder = data_dir / f".unpacking-{name}"
+def _scratch(folder: Path) -> Iterator[Path]:
+    """The folder, empty at first and gone afterwards. Its name is the same in every run: callers hold a lock."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

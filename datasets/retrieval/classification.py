@@ -25,19 +25,32 @@ GALLERY_SPLIT = "train"
 
 def classification_task(name: str, split: str, data_dir: Path, options: Options) -> RetrievalTask:
     """Queries of ``split``, gallery of ``options.gallery_split``, by default ``train``; ``name`` as ``load_task`` takes it."""
-    queries = _images(name, split, data_dir)
     gallery_split = options.gallery_split or GALLERY_SPLIT
-    gallery = queries if gallery_split == split else _images(name, gallery_split, data_dir)
+    queries = _images(name, split, data_dir, gallery_split)
+    if options.gallery == "text":
+        return _among_texts(queries, options)
+    gallery = queries if gallery_split == split else _images(name, gallery_split, data_dir, split)
     if queries.classnames != gallery.classnames:
         raise UserError(f"The classes of {name} differ between {split} and {gallery_split}, so no image is relevant by its class.")
-    return _paired(queries, gallery, options)
+    if options.query == "text":
+        return by_label(queries.name, split, class_texts(queries), Collection.of_task(gallery))
+    images = Collection.of_task(queries)
+    return by_label(queries.name, split, images, images if gallery is queries else Collection.of_task(gallery))
 
 
-def _images(name: str, split: str, data_dir: Path) -> Task:
+def _among_texts(queries: Task, options: Options) -> RetrievalTask:
+    """Zero-shot classification as retrieval: one text is relevant to each image. The classes are those of every split."""
+    if options.query == "text":
+        raise UserError(f"{queries.name} has one text per class, so among texts nothing is relevant; make the query or the gallery images.")
+    return by_label(queries.name, queries.split, Collection.of_task(queries), class_texts(queries))
+
+
+def _images(name: str, split: str, data_dir: Path, opposite: str) -> Task:
+    """One side. ``train`` is the whole training split, but opposite ``val``, whose images may be drawn from it."""
     parts = checked_name(name)
     conventions = SOURCES.get(parts.base, {})
     source = conventions.get(parts.convention or next(iter(conventions), ""))
-    if split != "train" or source is None or source.own_validation:
+    if split != "train" or opposite == "val" or source is None or source.own_validation:
         return load_task(name, split, data_dir=data_dir)
     whole = source.load(parts.base, split, data_dir)
     if parts.corruption is not None:
@@ -45,16 +58,6 @@ def _images(name: str, split: str, data_dir: Path) -> Task:
 
         whole = replace(whole, samples=CorruptedSamples(whole.samples, parts.corruption))
     return replace(whole, name=str(parts))
-
-
-def _paired(queries: Task, gallery: Task, options: Options) -> RetrievalTask:
-    if options.query == "text" and options.gallery == "text":
-        raise UserError(f"{queries.name} has one text per class, so among texts nothing is relevant; make the query or the gallery images.")
-    query = class_texts(queries) if options.query == "text" else Collection.of_task(queries)
-    if options.gallery == "text":
-        return by_label(queries.name, queries.split, query, class_texts(gallery))
-    same = gallery is queries and options.query == "image"
-    return by_label(queries.name, queries.split, query, query if same else Collection.of_task(gallery))
 
 
 def class_texts(task: Task) -> Collection:

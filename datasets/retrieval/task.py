@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from common.errors import UserError
 from datasets.retrieval.collection import Collection
 from datasets.retrieval.relevance import Relevance
 
-MODALITIES = ("image", "text")
 ONLY = ""  # the protocol of a task that has one
 
 
@@ -28,7 +27,7 @@ class RetrievalTask:
     split: str
     query: Collection
     gallery: Collection
-    protocols: Mapping[str, Relevance] = field(default_factory=dict)
+    protocols: Mapping[str, Relevance]
 
     def __post_init__(self) -> None:
         for relevance in self.protocols.values():

@@ -85,7 +85,7 @@ def _read_python(path: Path, kind: CifarSet) -> tuple[NDArray[np.uint8], NDArray
     pixels = content.get("data") if isinstance(content, dict) else None
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,) or kind.label_key not in content:
         raise UserError(f"'{path}' is not a batch of the Python version: it lacks 'data' [N, {PIXELS}] or '{kind.label_key}'; get it anew.")
-    labels = np.asarray(content[kind.label_key])
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
+    labels = content[kind.label_key]
+    if not isinstance(labels, list) or len(labels) != len(pixels) or not all(isinstance(label, int) for label in labels):
         raise UserError(f"'{path}' has no '{kind.label_key}' of a number for each of its {len(pixels)} images; get it anew.")
-    return pixels, labels
+    return pixels, np.array(labels)

@@ -25,10 +25,7 @@ def dtd_task(name: str, split: str, data_dir: Path) -> Task:
 
 
 def dtd_paper_task(name: str, split: str, data_dir: Path) -> Task:
-    """As the code of the IIMM paper split it: ``train`` is ``train1.txt``, and both ``val`` and ``test`` are ``val1.txt``.
-
-    So what is chosen on ``val`` is chosen on the test images.
-    """
+    """As the code of the IIMM paper split it: ``train`` is ``train1.txt``, from which validation is drawn; ``test`` is ``val1.txt``."""
     return _partition(name, split, data_dir, "train1.txt" if split == "train" else "val1.txt")
 
 

@@ -74,9 +74,17 @@ def _emotion(row: Row, path: Path, line: int) -> str:
 
 
 def _pixels(row: Row, path: Path, line: int) -> NDArray[np.uint8]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of text that is no number; the count tells
-        values = np.fromstring(row["pixels"] or "", dtype=np.int64, sep=" ")  # five times as fast as split() and int()
+    values = _numbers(row["pixels"] or "")
     if len(values) != SIDE * SIDE or values.min() < 0 or values.max() > 255:
         raise UserError(f"'{path}' line {line}: pixels are not {SIDE * SIDE} numbers from 0 to 255; get the file anew.")
     return values.astype(np.uint8)
+
+
+def _numbers(text: str) -> NDArray[np.int64]:
+    """Numbers between blanks, five times as fast as ``split`` and ``int``; fewer when something else is among them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # what NumPy 1 gives in the place of the error
+        try:
+            return np.fromstring(text, dtype=np.int64, sep=" ")
+        except ValueError:
+            return np.empty(0, np.int64)

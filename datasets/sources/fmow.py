@@ -62,7 +62,7 @@ def _regions(fmow: Any) -> NDArray[np.int64]:
 
 def _read(root: Path) -> Any:
     """The data set as ``wilds`` reads it from its two tables."""
-    module = _wilds_module()
+    module = wilds_module()
     try:
         fmow = module.FMoWDataset(version="1.1", root_dir=str(root.parent), download=False)
     except (KeyError, ValueError, TypeError) as error:
@@ -70,11 +70,11 @@ def _read(root: Path) -> Any:
         raise UserError(f"The tables of FMoW in '{root}' are not as WILDS published them ({said}); unpack the archive again.") from error
     torn = fmow.metadata["timestamp"].isna().any()  # wilds takes an image without a time for an early one
     if torn or (root / f"images/rgb_img_{len(fmow.metadata)}.png").exists():
-        raise UserError(f"'{root / 'rgb_metadata.csv'}' is incomplete: there are more images than it tells of; unpack the archive again.")
+        raise UserError(f"'{root / 'rgb_metadata.csv'}' is incomplete: rows, or the ends of rows, are missing; unpack the archive again.")
     return fmow
 
 
-def _wilds_module() -> ModuleType:
+def wilds_module() -> ModuleType:
     """The module of ``wilds`` that knows FMoW, without three things that it does to those who import it.
 
     It asks PyPI for a newer version of itself, in a thread that ends when the network answers; it lifts Pillow's limit on

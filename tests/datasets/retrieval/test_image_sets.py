@@ -10,6 +10,7 @@ from common.errors import UserError
 from datasets.registry import load_task
 from datasets.retrieval.options import Options
 from datasets.retrieval.table import load_retrieval
+from datasets.samples import UnreadableImage
 from tests.datasets.sources.listed_copies import COPIES, color, paint, text
 
 # --- CUB ---------------------------------------------------------------------------------------------------------
@@ -84,6 +85,15 @@ def test_products(split, labels, kinds, tmp_path):
     assert [task.gallery.groups.names[kind] for kind in task.gallery.groups.labels] == kinds
     assert task.protocols[""].without_positives == len(labels) // 3
     assert task.gallery.items.image(1).getpixel((3, 3)) == pytest.approx(color(task.gallery.ids[1]), abs=12)
+
+
+def test_an_image_that_is_not_there_is_named_when_it_is_read(tmp_path):
+    write_products(tmp_path)
+    (tmp_path / "Stanford_Online_Products/chair_final/33_1.JPG").unlink()
+    items = load_retrieval("SOP", data_dir=tmp_path).gallery.items
+    with pytest.raises(UnreadableImage, match=r"chair_final/33_1.JPG: No such file"):
+        items.image(1)
+    assert items.image(0).size == (7, 5)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +204,7 @@ def test_distractors_are_those_of_the_list(tmp_path):
 
 def test_distractors_that_are_not_there(tmp_path):
     write_oxford(tmp_path)
-    with pytest.raises(UserError, match="--(datasets|list) revisitop1m "):
+    with pytest.raises(UserError, match=r"--(datasets|list) revisitop1m "):
         load_retrieval("ROxford5k", data_dir=tmp_path, options=Options(distractors=True))
 
 

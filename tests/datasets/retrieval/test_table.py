@@ -81,6 +81,18 @@ def test_the_queries_own_split_is_leave_one_out():
     assert (task.protocols[""].counts == sizes[task.query.labels] - 1).all()
 
 
+@pytest.mark.parametrize("sides", [("val", "train"), ("train", "val")])
+def test_validation_images_do_not_find_themselves(sides):
+    task = load_retrieval("Digits", sides[0], options=Options(gallery_split=sides[1]))
+    assert not set(task.query.ids) & set(task.gallery.ids)
+    assert {len(task.query), len(task.gallery)} == {120, 1080}
+
+
+def test_training_images_among_themselves():
+    task = load_retrieval("Digits", "train")
+    assert task.leave_one_out and len(task.gallery) == 1200
+
+
 @pytest.mark.parametrize("side", ["query", "gallery"])
 def test_class_names_as_texts(side):
     options = Options(**{side: "text"}, gallery_split="test")
@@ -103,6 +115,14 @@ def test_split_conventions_and_own_data(tmp_path):
     own = load_retrieval(f"imagefolder:{tmp_path / 'own'}")
     assert own.query.classnames == ("blue", "green", "red") and own.protocols[""].counts.tolist() == [2, 2, 2]
     assert own.query.ids == ["test/blue/00.jpg", "test/green/00.jpg", "test/red/00.jpg"]
+
+
+def test_a_corrupted_data_set_is_corrupted_on_both_sides():
+    pytest.importorskip("datasets.corruptions")
+    task, plain = load_retrieval("Digits+contrast-5"), load_retrieval("Digits")
+    assert task.name == "Digits+contrast-5" and task.gallery.ids == plain.gallery.ids
+    for corrupted, clean in ((task.query, plain.query), (task.gallery, plain.gallery)):
+        assert np.ptp(corrupted.items.image(0)) < np.ptp(clean.items.image(0))
 
 
 def test_classes_that_differ_between_the_splits(tmp_path, monkeypatch):

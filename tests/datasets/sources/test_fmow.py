@@ -12,7 +12,7 @@ from PIL import Image
 from common.errors import UserError
 from datasets.registry import load_task
 from datasets.samples import UnreadableImage
-from datasets.sources.fmow import _wilds_module
+from datasets.sources.fmow import wilds_module
 from tests.datasets.sources.small_fmow import CATEGORIES, COUNTRIES, YEARS, color_of, write_fmow
 
 ROOT = Path(__file__).parents[3]
@@ -56,7 +56,7 @@ def test_the_splits_are_those_of_the_table(copy, name, split):
 @pytest.mark.parametrize(("name", "key"), [("FMoW-id", "id_test"), ("FMoW-ood", "test")])
 def test_everything_is_as_wilds_gives_it(copy, name, key):
     task = load_task(name, "test", data_dir=copy[0])
-    subset = _wilds_module().FMoWDataset(root_dir=str(copy[0])).get_subset(key)
+    subset = wilds_module().FMoWDataset(root_dir=str(copy[0])).get_subset(key)
     assert len(task) == len(subset) > 20
     for index, (image, label, metadata) in enumerate(subset):
         assert np.array_equal(np.asarray(task.samples.image(index)), np.asarray(image))
@@ -66,7 +66,7 @@ def test_everything_is_as_wilds_gives_it(copy, name, key):
 
 def test_the_classes_are_those_of_wilds(copy):
     task = load_task("FMoW-id", "test", data_dir=copy[0])
-    assert task.classnames == tuple(name.replace("_", " ") for name in _wilds_module().categories)
+    assert task.classnames == tuple(name.replace("_", " ") for name in wilds_module().categories)
     assert len(task.classnames) == 62
     assert "race track" in task.classnames
     assert {task.classnames[label] for label in task.labels} == {name.replace("_", " ") for name in CATEGORIES}
@@ -90,7 +90,7 @@ def test_both_train_on_the_same_images(copy):
 @pytest.mark.parametrize("file", ["RELEASE_v1.1.txt", "rgb_metadata.csv", "country_code_mapping.csv", "images"])
 def test_something_is_absent(spoilt, file):
     (spoilt / file).rename(spoilt / "elsewhere")
-    with pytest.raises(UserError, match=rf"FMoW-id is not in .*{file}' is missing\); get it with 'python download_datasets"):
+    with pytest.raises(UserError, match=rf"FMoW-id is not in .*{file}' is missing\); .* 'python download_datasets\.py"):
         load_task("FMoW-id", "test", data_dir=spoilt.parent)
 
 

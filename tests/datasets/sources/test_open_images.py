@@ -110,7 +110,7 @@ def test_training_only(data):
 def test_absent(data, absent):
     (data / "openimages" / absent).rename(data / "elsewhere")
     wanted = "train.csv" if absent == "oi_data.csv" else absent
-    with pytest.raises(UserError, match=rf"OpenImages is not in .*openimages/{wanted}' is missing\); get it with"):
+    with pytest.raises(UserError, match=rf"OpenImages is not in .*openimages/{wanted}' is missing\); .* 'python download_datasets\.py"):
         load(data)
 
 
