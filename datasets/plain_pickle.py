@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from datasets.decoding import reason
+from datasets.image_files import printable
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, np.generic)
 
@@ -39,7 +41,7 @@ def read_plain_pickle(path: Path) -> Any:
     except NotPlain as error:
         raise UserError(f"'{path}' {error}; refused, because only plain data is read from a pickle.") from error
     except Exception as error:  # a damaged pickle raises nearly every type
-        raise UserError(f"'{path}' is no whole pickle of plain data ({error or type(error).__name__}); get it anew.") from error
+        raise UserError(f"'{path}' is no whole pickle of plain data ({reason(error)}); get it anew.") from error
 
 
 class NotPlain(Exception):
@@ -50,7 +52,7 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The constructor that stands for what the pickle names."""
         if (module, name) not in CONSTRUCTORS:
-            raise NotPlain(f"holds a reference to {module}.{name}")
+            raise NotPlain(f"holds a reference to {printable(f'{module}.{name}'.encode('utf-8', 'backslashreplace'))}")
         return CONSTRUCTORS[module, name]
 
     def persistent_load(self, pid: Any) -> NoReturn:
@@ -65,7 +67,7 @@ class _Dtype:
 
     def __init__(self, code: str) -> None:
         if not (isinstance(code, str) and re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)|[SU][1-9]\d{0,5}", code)):
-            raise NotPlain(f"holds an array of '{code}'")
+            raise NotPlain(f"holds an array of {code!r}")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:

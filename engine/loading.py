@@ -17,7 +17,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -113,7 +113,8 @@ class TaskDataset(Dataset[Item]):
         if isinstance(under, ReadySamples):
             return self._at_once(torch.from_numpy(under.pixels_at(places)), indices, under.unreadable, places)
         if isinstance(under, ArraySamples) and getattr(self.transform, "batches", False):
-            return self._at_once(_channels_first(under.pixels_at(places)), indices)
+            with suppress(OSError):  # an image that cannot be read: one by one it shows which
+                return self._at_once(_channels_first(under.pixels_at(places)), indices)
         return collate([self[key] for key in keys], self.blank)
 
     def _at_once(self, pixels: Tensor, indices: Indices, unreadable: Mapping[int, str] = MappingProxyType({}), places: Any = ()) -> Batch:

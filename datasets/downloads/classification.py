@@ -258,7 +258,8 @@ CLASSIFICATION = (
         (
             "The authors' server is off. Their archives, of which copies go round, are taken as above. Or unpack another copy so that the "
             "files lie as told below: the one named as page has all of them; the images of another, "
-            "https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset, are one folder deeper (cars_train/cars_train): move them up.",
+            "https://www.kaggle.com/datasets/jessicali9530/stanford-cars-dataset, are one folder deeper (cars_train/cars_train): "
+            "move them up.",
         ),
     ),
     Entry(

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from datasets.decoding import reason
 from datasets.facts import classnames
 from datasets.places import find
 from datasets.sources.arrays import raw_task
@@ -56,7 +57,7 @@ def _rows(path: Path, split: str) -> Iterator[tuple[int, Row]]:
                 if row.get("Usage", USAGES[split][0]) in USAGES[split]:
                     yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"Cannot read '{path}' as CSV: {error}.") from error
+        raise UserError(f"Cannot read '{path}' as CSV: {reason(error)}.") from error
 
 
 def _check_header(columns: Sequence[str], path: Path) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from datasets.decoding import reason
 from datasets.facts import classnames
 from datasets.places import find
 from datasets.sources.arrays import raw_task, read_bytes
@@ -86,4 +87,4 @@ def _uncompressed(path: Path) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"'{path}' is torn or no gzip file ({error}); get it anew.") from error
+        raise UserError(f"'{path}' is torn or no gzip file ({reason(error)}); get it anew.") from error

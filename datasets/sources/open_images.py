@@ -83,7 +83,7 @@ def _columns(table: Path) -> tuple[list[str], list[str]]:
 
 def _column(table: Path, header: Sequence[str], names: Sequence[str]) -> str:
     """The column of one of ``names``, the first of which is the published one; capital letters do not matter."""
-    spelt = {column.strip("\ufeff ").lower(): column for column in header}
+    spelt = {column.strip().lower(): column for column in header}
     for name in names:
         if name.lower() in spelt:
             return spelt[name.lower()]

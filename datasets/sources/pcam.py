@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.errors import UserError
+from datasets.decoding import reason
 from datasets.facts import classnames
 from datasets.places import find
 from datasets.samples import UnreadableImage
@@ -64,7 +65,7 @@ class Hdf5Samples:
         try:
             return Image.fromarray(self.pixels_at(np.array([index]))[0])
         except OSError as error:
-            raise UnreadableImage(self.sample_id(index), " ".join(str(error).split())) from error
+            raise UnreadableImage(self.sample_id(index), reason(error)) from error
 
     def sample_id(self, index: int) -> str:
         """See :class:`~datasets.samples.Samples`."""
@@ -78,7 +79,7 @@ class Hdf5Samples:
             return hashlib.sha256().digest()
 
     def pixels_at(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images at ``indices`` [b], uint8 [b, H, W, 3]; an ``OSError`` when the file is damaged there."""
+        """See :class:`~datasets.samples.ArraySamples`; an ``OSError`` when the file is damaged there."""
         array = _array(self.path, self.key, os.getpid())
         if len(indices) > 1 and (np.diff(indices) == 1).all():
             return array[indices[0] : indices[-1] + 1]  # type: ignore[no-any-return]  # one reading, as when embedding in order
@@ -107,4 +108,4 @@ def _whole(path: Path, key: str) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError) as error:
-        raise UserError(f"'{path}' is torn or no HDF5 file with '{key}' ({error}); get it anew.") from error
+        raise UserError(f"'{path}' is torn or no HDF5 file with '{key}' ({reason(error)}); get it anew.") from error

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from datasets.decoding import reason
 from datasets.facts import classnames
 from datasets.places import find
 from datasets.sources.arrays import raw_task
@@ -35,7 +36,7 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     try:
         content = loadmat(path, variable_names=["X", "y"])
     except Exception as error:  # on damaged files, nearly every type
-        raise UserError(f"'{path}' is torn or no MATLAB file ({error}); get it anew.") from error
+        raise UserError(f"'{path}' is torn or no MATLAB file ({reason(error)}); get it anew.") from error
     pixels, labels = content.get("X"), content.get("y")
     if pixels is None or pixels.shape[:3] != (32, 32, 3) or pixels.ndim != 4 or pixels.dtype != np.uint8 or labels is None:
         raise UserError(f"'{path}' lacks X [32, 32, 3, N] of unsigned bytes or y [N, 1]; get the cropped digits (format 2) of SVHN.")

@@ -154,7 +154,7 @@ def test_pauses_grow_and_start_again_with_each_gain(site, target, monkeypatch):
 
 
 def test_nobody_there(target):
-    with pytest.raises(FetchError, match="cannot be fetched: .*refused"):
+    with pytest.raises(FetchError, match=r"cannot be fetched: .*refused"):
         fetch("http://127.0.0.1:9/file.bin", target)
 
 
@@ -176,7 +176,7 @@ def test_a_full_disk_keeps_what_is_there(site, target, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "_copy", full)
-        with pytest.raises(FetchError, match="The disk is full: .*keeps the 1,000 bytes"):
+        with pytest.raises(FetchError, match=r"The disk is full: .*keeps the 1,000 bytes"):
             fetch(f"{site.url}/file.bin", target)
     assert len(written) == 1  # a full disk is not tried again
     fetch(f"{site.url}/file.bin", target, MD5)

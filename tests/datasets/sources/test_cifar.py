@@ -14,7 +14,7 @@ FINE = np.random.default_rng(2).integers(0, 100, 24)
 COARSE = np.random.default_rng(3).integers(0, 20, 24)
 BATCHES = {f"data_batch_{number}": slice(4 * number - 4, 4 * number) for number in range(1, 6)} | {"test_batch": slice(20, 24)}
 SPLITS = {"train": slice(0, 20), "test": slice(20, 24)}
-CLASSES10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CLASSES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 def write_binary(data_dir):

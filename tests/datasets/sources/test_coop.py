@@ -249,7 +249,7 @@ def test_a_missing_split_file(name, tmp_path):
     write_set(tmp_path, name)
     path = tmp_path / PUBLISHED[name].split_file
     path.rename(path.with_name("other.txt"))
-    sentence = f"{name} is not in '{tmp_path}' ('{path}' is missing); get it with 'python download_datasets.py --datasets {name} "
+    sentence = f"{name} is not in '{tmp_path}' ('{path}' is missing); see 'python download_datasets.py --list {name} "
     with pytest.raises(UserError, match=re.escape(sentence)):
         load_task(f"{name}@coop", "train", data_dir=tmp_path)
 
@@ -257,7 +257,7 @@ def test_a_missing_split_file(name, tmp_path):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_missing_images(name, tmp_path):
     write_split(tmp_path, name)
-    with pytest.raises(UserError, match=rf"^{name} is not in .* is missing\); get it with"):
+    with pytest.raises(UserError, match=rf"^{name} is not in .* is missing\); (get it with|see) 'python download_datasets"):
         load_task(f"{name}@coop", "train", data_dir=tmp_path)
 
 

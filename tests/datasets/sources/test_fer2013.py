@@ -74,7 +74,7 @@ def test_the_competitions_test_file_has_no_labels(tmp_path):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(UserError, match="^FER2013 is not in .*fer2013/fer2013.csv' is missing.*download_datasets.py .*FER2013 "):
+    with pytest.raises(UserError, match=r"^FER2013 is not in .*fer2013/fer2013.csv' is missing.*download_datasets.py .*FER2013 "):
         load_task("FER2013", "test", data_dir=tmp_path)
 
 

@@ -132,5 +132,5 @@ def test_empty(tmp_path):
 def test_a_folder_in_the_place_of_a_file(tmp_path):
     write(tmp_path / "MNIST/raw/t10k-images-idx3-ubyte/x", b"")
     write(tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte", b"")
-    with pytest.raises(UserError, match="Cannot read .*t10k-images-idx3-ubyte': Is a directory"):
+    with pytest.raises(UserError, match=r"Cannot read .*t10k-images-idx3-ubyte': Is a directory"):
         load_task("MNIST", "test", data_dir=tmp_path)

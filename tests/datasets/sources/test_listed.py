@@ -107,8 +107,8 @@ def test_fingerprint_changes_with_a_label_and_with_the_order(name, own_copy):
 
 
 def test_a_missing_data_set_is_told_with_the_command(name, tmp_path):
-    command = f"python download_datasets.py --datasets {name} --data-dir {tmp_path}"
-    sentence = rf"^{name} is not in '{tmp_path}' \('{tmp_path}/.*' is missing\); get it with '{command}'\.$"
+    command = f"python download_datasets.py --(datasets|list) {name} --data-dir {tmp_path}"
+    sentence = rf"^{name} is not in '{tmp_path}' \('{tmp_path}/.*' is missing\); (get it with|see) '{command}'\.$"
     with pytest.raises(UserError, match=sentence):
         load(name, "test", tmp_path)
 
@@ -118,7 +118,7 @@ def test_missing_images_are_told_with_the_command(name, own_copy):
     top = COPIES[name].splits["test"][0][0].split("/")[0]
     shutil.rmtree(folder / top)
     wanted = "eurosat/2750" if name == "EuroSAT" else top
-    with pytest.raises(UserError, match=rf"^{name} is not in '.*{wanted}.*' is missing\); get it with "):
+    with pytest.raises(UserError, match=rf"^{name} is not in '.*{wanted}.*' is missing\); (get it with|see) '"):
         load(name, "test", data_dir)
 
 
@@ -140,7 +140,7 @@ MAT_LISTS = {"Cars": "cars_test_annos_withlabels.mat", "Flowers102": "setid.mat"
 def test_a_missing_list_is_told_with_the_command(name, listed, own_copy):
     data_dir, folder = own_copy
     (folder / listed).unlink()
-    with pytest.raises(UserError, match=rf"^{name} is not in .*{listed}' is missing\); get it with "):
+    with pytest.raises(UserError, match=rf"^{name} is not in .*{listed}' is missing\); (get it with|see) '"):
         load(name, "test", data_dir)
 
 

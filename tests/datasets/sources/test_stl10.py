@@ -10,7 +10,7 @@ from tests.datasets.array_files import assert_holds, noise, write, write_stl10
 
 PIXELS = noise(14, 96, 96, 3)
 LABELS = np.arange(14) % 10
-CLASSES = "airplane bird car cat deer dog horse monkey ship truck".split()  # the lines of class_names.txt
+CLASSES = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]  # the lines of class_names.txt
 
 
 @pytest.fixture
