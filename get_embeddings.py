@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments
 from common.cli import Parser, run, tuning_flags
+from datasets.arguments import add_corruption_arguments, load_asked
 
 if TYPE_CHECKING:
     from datasets.task import Task
@@ -45,6 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     measures.add_argument("--measure-outpath", type=Path, default=Path("metric_scores.csv"), help="table to which their rows are added")
     measures.add_argument("--keep-embeddings", action="store_true", help="with --measure: write the embeddings too")
     add_data_arguments(parser, val_p=0.01)
+    add_corruption_arguments(parser)
     add_run_arguments(parser, batch_flag="--batch-size")
     return parser.parse_args()
 
@@ -53,13 +55,11 @@ def main() -> None:
     """Embed or measure as the command line says."""
     args = parse_arguments()
     check_measures(args)
-    from datasets.registry import load_task, read_templates
     from engine.embed import LoadOptions
     from engine.runtime import start
     from models.selection import select_encoder
 
-    templates = read_templates(args.template)
-    tasks = [load_task(name, args.split, data_dir=args.data_dir, val_p=args.val_p, templates=templates) for name in args.datasets]
+    tasks = [load_asked(args, name, args.split) for name in args.datasets]
     runtime = start(args.device, args.precision, args.seed)
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
     options = LoadOptions.of(args)

@@ -20,6 +20,7 @@ from common.arguments import add_data_arguments, add_run_arguments, count
 from common.cli import Parser, run
 from common.errors import UserError, unknown_name
 from common.files import append_rows, check_appendable, ensure_folder
+from datasets.arguments import add_corruption_arguments, asked_name, load_asked
 
 if TYPE_CHECKING:
     from engine.transfer import EmbeddingsFile, Measured, TransferRequest
@@ -41,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     where.add_argument("--embeddings-dir", type=Path, default=Path("embeddings"), help="folder of the embeddings files")
     where.add_argument("--results-dir", type=Path, default=Path("results"), help="folder of the table")
     add_data_arguments(parser, val_p=0.1)
+    add_corruption_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -50,7 +52,7 @@ def main() -> int:
     args = parse_arguments()
     from datasets.registry import task_slug
 
-    table = args.results_dir / f"{task_slug(args.dataset)}_transfer_scores.csv"
+    table = args.results_dir / f"{task_slug(asked_name(args, args.dataset))}_transfer_scores.csv"
     check(args, table)
     from engine.runtime import start
     from engine.transfer import embeddings_files, measure, ncti_comparison
@@ -97,13 +99,11 @@ def missing(measured: list[Measured]) -> int:
 
 def make_request(args: argparse.Namespace, runtime: Any) -> TransferRequest:
     """What the command line asks for."""
-    from datasets.registry import load_task, read_templates
     from engine.embed import LoadOptions
     from engine.label_features import text_features
     from engine.transfer import TransferRequest
 
-    templates = read_templates(args.template)
-    task = load_task(args.dataset, "train", data_dir=args.data_dir, val_p=args.val_p, templates=templates)
+    task = load_asked(args, args.dataset, "train")
     return TransferRequest(
         task,
         tuple(dict.fromkeys(args.metrics)),

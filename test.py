@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments
 from common.cli import Parser, run, tuning_flags
+from datasets.arguments import add_corruption_arguments, load_asked
 
 if TYPE_CHECKING:
     from datasets.task import Task
@@ -34,6 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="which part of them")
     parser.add_argument("--outfile", type=Path, default=Path("results/results.csv"), help="CSV table to add rows to")
     add_data_arguments(parser, val_p=0.1)
+    add_corruption_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -41,7 +43,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Test as the command line says."""
     args = parse_arguments()
-    from datasets.registry import load_task, read_templates
     from engine.embed import LoadOptions, in_background
     from engine.evaluate import check_probe, evaluate
     from engine.results import check_recordable
@@ -49,8 +50,7 @@ def main() -> None:
     from models.selection import select_encoder
 
     check_recordable(args.outfile)
-    templates = read_templates(args.template)
-    tasks = [load_task(name, args.split, data_dir=args.data_dir, val_p=args.val_p, templates=templates) for name in args.eval_datasets]
+    tasks = [load_asked(args, name, args.split) for name in args.eval_datasets]
     runtime = start(args.device, args.precision, args.seed)
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
     for task in tasks:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--dataset", required=True, help="what to train on: a data set's name, or imagefolder:PATH")
+    parser.add_argument("--dataset", required=True, help="what to train on: a data set's name (NAME+KIND-SEVERITY: corrupted), or imagefolder:PATH")
 
     model = parser.add_argument_group("model")
     model.add_argument("--model-name", default="clip", help="an encoder (fully fine-tuned) or a tuning of --base-model")
@@ -80,7 +80,7 @@ def main() -> None:
 
 def make_request(args: argparse.Namespace) -> TrainRequest:
     """What the command line asks for."""
-    from datasets.registry import read_templates
+    from datasets.arguments import asked_templates
     from engine.embed import LoadOptions
     from engine.fit import FitOptions
     from engine.training import TrainRequest
@@ -94,7 +94,7 @@ def make_request(args: argparse.Namespace) -> TrainRequest:
         options=tuning_options(args, tuning),
         fit=FitOptions(epochs=args.nepochs, **{name: getattr(args, name) for name in fit}),
         load=LoadOptions.of(args),
-        templates=read_templates(args.template),
+        templates=asked_templates(args, args.dataset),
         **{name: getattr(args, name) for name in same},
     )
 

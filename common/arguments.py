@@ -48,13 +48,15 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, val_p: float | None) 
     """Where data sets lie, their prompts and, where ``val_p`` is given, how much of the training split is for validation."""
     group = parser.add_argument_group("data")
     group.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of the data sets")
-    group.add_argument(
+    prompts = group.add_mutually_exclusive_group()
+    prompts.add_argument(
         "--template",
         action="append",
         metavar="TEXT",
         help="prompt with {c} for the class name, or a .txt file of them; may be repeated, the prompts of a class are averaged "
         "(default: the data set's own)",
     )
+    prompts.add_argument("--prompts", metavar="NAME", help="published prompts (iimm, openai, coop, merging), or a text file, one per line")
     if val_p is not None:
         group.add_argument(
             "--val-p", type=proportion, default=val_p, help="part of the training split kept for validation (at most 5000 images, seed 0)"

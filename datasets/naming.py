@@ -19,6 +19,12 @@ CONVENTIONS = {
     "hub": "the parquet sets on the Hugging Face hub that merging checkpoints were trained on",
     **{f"hub-{kind}": f"the test images that the hub keeps corrupted ({kind}), as they are stored" for kind in CORRUPTIONS},
 }
+NOTES = {
+    ("DTD", "paper"): "as the code of the IIMM paper split it: its test images are the validation list (test = val), so numbers are "
+    "not comparable with others of DTD",
+    ("EuroSAT", "standard"): "270 images per class for testing, 270 for validation; drawn, since it comes without splits",
+    ("ImageNet", "coop"): "the classes' names and folders of CoOp; validation and test are the same 50,000 images",
+}  # where a convention means something of its own for a data set
 STYLES = ("relative", "cifar")
 SEVERITIES = (1, 2, 3, 4, 5)
 

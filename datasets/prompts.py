@@ -111,6 +111,12 @@ def prompt_sets(name: str) -> dict[str, tuple[str, ...]]:
     return {prompts: as_templates(templates) for prompts, templates in sets.items() if templates}
 
 
+def prompt_names(name: str) -> list[str]:
+    """Which of :data:`PROMPT_SETS` the data set ``name`` has; without loading them, as the table of 80 needs torch."""
+    tables = {"iimm": IIMM, "openai": (*_IMAGENETS, *SAME_AS_OPENAI, *OPENAI), "coop": COOP, "merging": MERGING_KEYS}
+    return [prompts for prompts in PROMPT_SETS if name in tables[prompts]]
+
+
 def default_templates(name: str) -> tuple[str, ...]:
     """The IIMM prompt, or for data sets of the other papers theirs."""
     sets = prompt_sets(name)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from common.errors import UserError, nearest, unknown_name
 from common.files import slug
-from datasets.naming import CONVENTIONS, CORRUPTIONS, TaskName, parse_name
+from datasets.naming import CONVENTIONS, CORRUPTIONS, NOTES, TaskName, parse_name
 
 if TYPE_CHECKING:
     from datasets.task import Task
@@ -78,6 +78,7 @@ def _more(paper: Source | None = None, coop: bool = False, hub: bool = False) ->
 _COOP = Source("sources.coop:coop_task", own_validation=True)
 _HUB = Source("sources.hub_sets:hub_task")
 _CORRUPTED_HUB = {f"hub-{kind}": Source("sources.hub_sets:hub_task", corruption=kind) for kind in CORRUPTIONS}
+_EUROSAT, _RESISC45 = "sources.eurosat:eurosat_task", "sources.resisc45:resisc45_task"
 _DRAWN = (
     "Shapes-Color", "Shapes-Kind", "Shapes-Background", "Shapes-Texture", "Shapes-Position", "Shapes-Size", "Shapes-Count",
     "Glyphs-Letters", "Glyphs-Digits", "Shapes-Pairs", "Shapes-Outlined", "Shapes-Noisy", "Shapes-Rotated", "Glyphs-Fonts",
@@ -92,7 +93,7 @@ SOURCES: dict[str, dict[str, Source]] = {
     "Cars": _sets("sources.cars:cars_task", same=True, coop=True, hub=True) | _CORRUPTED_HUB,
     "CIFAR100": _sets("sources.cifar:cifar_task", same=True, hub=True),
     "DTD": _sets("sources.dtd:dtd_task", own=True, paper=Source("sources.dtd:dtd_paper_task"), coop=True, hub=True),
-    "EuroSAT": _sets("sources.eurosat:eurosat_task", own=True, paper=Source("sources.eurosat:eurosat_task"), coop=True, hub=True) | _CORRUPTED_HUB,
+    "EuroSAT": _sets(_EUROSAT, own=True, paper=Source(_EUROSAT), coop=True, hub=True) | _CORRUPTED_HUB,
     "FMoW-id": _sets("sources.fmow:fmow_task", own=True, same=True),
     "FMoW-ood": _sets("sources.fmow:fmow_task", own=True, same=True),
     "GTSRB": _sets("sources.gtsrb:gtsrb_task", same=True, hub=True) | _CORRUPTED_HUB,
@@ -102,7 +103,7 @@ SOURCES: dict[str, dict[str, Source]] = {
     "ImageNetRendition": _sets("sources.imagenet:imagenet_task", same=True),
     "ImageNetAdversarial": _sets("sources.imagenet:imagenet_task", same=True),
     "MNIST": _sets("sources.idx:idx_task", same=True, hub=True),
-    "RESISC45": _sets("sources.resisc45:resisc45_task", own=True, paper=Source("sources.resisc45:resisc45_task"), hub=True) | _CORRUPTED_HUB,
+    "RESISC45": _sets(_RESISC45, own=True, paper=Source(_RESISC45), hub=True) | _CORRUPTED_HUB,
     "STL10": _sets("sources.stl10:stl10_task", same=True, hub=True),
     "SUN397": _sets("sources.sun397:sun397_task", same=True, coop=True, hub=True),
     "SVHN": _sets("sources.svhn:svhn_task", same=True, hub=True),
@@ -245,7 +246,7 @@ def task_slug(name: str) -> str:
 
 def conventions_of(name: str) -> Mapping[str, str]:
     """The split conventions of a fixed name, the default first, each with what it means."""
-    return {convention: CONVENTIONS[convention] for convention in SOURCES[name]}
+    return {convention: NOTES.get((name, convention), CONVENTIONS[convention]) for convention in SOURCES[name]}
 
 
 def read_templates(values: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -6,7 +6,9 @@ from datasets.downloads.entries import Download, Entry, Item
 
 _OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 _COOP_PAGE = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
-_IMO_PAGE = "https://github.com/akres001/CLIP_fewshot_imo"  # of the intra-modal overlap paper: the split_alexey files
+_IMO_PAGE = "https://github.com/akres001/CLIP_fewshot_imo"  # of the intra-modal overlap paper
+# By the same authors: the split_alexey files, below assets/.
+_SPLITS_PAGE = "https://github.com/akres001/Rethinking-Few-Shot-CLIP-Benchmarks-A-Critical-Analysis-in-the-Inductive-Setting"
 _CARS_PAGE = "https://github.com/pytorch/vision/issues/7545"
 
 
@@ -26,7 +28,7 @@ def _coop(path: str, drive: str, only: str = "coop") -> Download:
 
 
 def _imo(path: str) -> Download:
-    return Download(_IMO_PAGE, (Item(path),), name=path.rpartition("/")[2], by_hand=True, only="coop")
+    return Download(_SPLITS_PAGE, (Item(path),), name=path.rpartition("/")[2], by_hand=True, only="coop")
 
 
 def _idx(name: str, base: str, home: str, licence: str, files: dict[str, tuple[int, str]]) -> Entry:
@@ -63,8 +65,8 @@ def _resisc(split: str, sha256: str) -> Download:
     return _file(f"{_RESISC45}/resisc45-{split}.txt", f"resisc45/resisc45-{split}.txt", 500_000, f"sha256:{sha256}")
 
 
-def _cars(name: str, size: int, sha256: str, item: Item) -> Download:
-    return Download(_CARS_PAGE, (item,), size, f"sha256:{sha256}", name=name, by_hand=True)
+def _cars(name: str, size: int, md5: str, item: Item) -> Download:
+    return Download(_CARS_PAGE, (item,), size, f"md5:{md5}", name=name, by_hand=True)
 
 
 _RESISC45 = "https://huggingface.co/datasets/isaaccorley/resisc45/resolve/883edc0eee77b2c84225472f10f126e3ed83fa6e"
@@ -245,13 +247,13 @@ CLASSIFICATION = (
     Entry(
         "Cars", "https://www.kaggle.com/datasets/rickyyyyyyy/torchvision-stanford-cars", "non-commercial research",
         (
-            _cars("cars_train.tgz", 979_269_282, "512b227b30e2f0a8aab9e09485786ab4479582073a144998da74d64b801fd288",
+            _cars("cars_train.tgz", 979_269_282, "065e5b463ae28d29e77c1b4b166cfe61",
                   _folder("stanford_cars/cars_train", 8144)),
-            _cars("cars_test.tgz", 977_350_468, "bffea656d6f425cba3c91c6d83336e4c5f86c6cffd8975b0f375d3a10da8e243",
+            _cars("cars_test.tgz", 977_350_468, "4ce7ebf6a94d07f1952d94dd34c4d501",
                   _folder("stanford_cars/cars_test", 8041)),
-            _cars("car_devkit.tgz", 330_960, "b97deb463af7d58b6bfaa18b2a4de9829f0f79e8ce663dfa9261bf7810e9accd",
+            _cars("car_devkit.tgz", 330_960, "c3b158d763b6e2245038c8ad08e45376",
                   _folder("stanford_cars/devkit", 2)),
-            _cars("cars_test_annos_withlabels.mat", 185_758, "790f75be8ea34eeded134cc559332baf23e30e91367e9ddca97d26ed9b895f05",
+            _cars("cars_test_annos_withlabels.mat", 185_758, "b0a2b23655a3edd16d84508592a98d10",
                   Item("stanford_cars/cars_test_annos_withlabels.mat")),
             _coop("stanford_cars/split_zhou_StanfordCars.json", "1ObCFbaAgVu0I-k_Au-gIUcefirdAuizT"),
         ),
@@ -381,7 +383,7 @@ CLASSIFICATION = (
                  _folder("plantdoc/test", 236, f"PlantDoc-Dataset-{_PLANTDOC}/test")),
                 1_000_000_000,
             ),
-            Download(_IMO_PAGE, (_folder("plantdoc/all_images", 2576),), by_hand=True, only="coop"),
+            Download(_SPLITS_PAGE, (_folder("plantdoc/all_images", 2576),), by_hand=True, only="coop"),
             _imo("plantdoc/split_alexey_plantdoc.json"),
         ),
         ("@coop: all images in one folder, under the names that its split file has.",),

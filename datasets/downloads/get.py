@@ -13,7 +13,7 @@ from datasets.downloads.check import missing_items, problem
 from datasets.downloads.entries import ARCHIVE_FOLDER, Download, Entry
 from datasets.downloads.fetch import checksum_of, fetch, remaining
 from datasets.downloads.hub import fetch_from_hub, repository_of
-from datasets.downloads.unpack import UnpackError, unpack
+from datasets.downloads.unpack import TornArchive, UnpackError, unpack
 
 
 def get(entry: Entry, convention: str | None, data_dir: Path, *, keep_archives: bool = False, say: Callable[[str], None] = print) -> bool:
@@ -83,10 +83,12 @@ def _get_download(download: Download, entry: Entry, data_dir: Path, keep_archive
         return
     try:
         unpack(path, download, missing_items([download], data_dir), data_dir)
-    except UnpackError:
+    except TornArchive:
         if not download.by_hand:
             path.unlink()  # it would be found again
         raise
+    except UnpackError as error:  # whole, but not as expected: tens of gigabytes are not thrown away for that
+        raise UserError(f"{error} It stays where it is: unpack it yourself as --list {entry.name} says, or remove it.") from error
     if not keep_archives:
         path.unlink()
 

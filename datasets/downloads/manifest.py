@@ -1,7 +1,7 @@
 """The table of downloads: where every data set comes from, and which of its files go where below the data folder.
 
 What is stated here was taken from published code, not tried: addresses, sizes and MD5 sums are those of torchvision's data
-sets (a test compares them), of TensorFlow Datasets' lists of checksums (sizes, SHA-256), of TorchGeo (RESISC45) and of
+sets (a test compares those that it still has), of TensorFlow Datasets' lists of checksums (sizes, SHA-256), of TorchGeo (RESISC45) and of
 scikit-learn (20 Newsgroups); CUB's and SOP's sums are those that metric learning libraries check. ``checksum=None`` means that no sum
 is published for that file: only its length and what it unpacks to can be checked. Sizes without a source are rounded. What
 has no address that a program may use, or none that is sure, is got by hand, and the entry says how.

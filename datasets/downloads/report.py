@@ -9,6 +9,8 @@ from pathlib import Path
 from datasets.downloads.check import place, state
 from datasets.downloads.entries import Download, Entry
 from datasets.downloads.get import gigabytes, place_of
+from datasets.prompts import prompt_names
+from datasets.registry import SOURCES, conventions_of
 
 COMMAND = "python download_datasets.py"
 OTHER_SPLITS = {"": "", "coop": ", for the splits @coop only"}
@@ -27,6 +29,7 @@ def table(entries: Iterable[Entry], data_dir: Path) -> str:
 def instructions(entry: Entry, data_dir: Path) -> str:
     """All about one data set: its page, how it is got, and which files a loader looks for."""
     lines = [f"{_names(entry)}  ({state(entry, data_dir)})", f"  page: {entry.home}", f"  licence: {entry.licence}"]
+    lines += _splits((*entry.aliases, entry.name))
     fetched = [download for download in entry.needed() if not download.by_hand]
     if fetched or entry.hub:
         lines.append(f"  fetched by: {_command(entry, data_dir)}")
@@ -37,6 +40,16 @@ def instructions(entry: Entry, data_dir: Path) -> str:
         lines.append("  loaders look for:")
         lines += [line for download in entry.downloads for line in _wanted(download, data_dir)]
     return "\n".join(lines)
+
+
+def _splits(names: Iterable[str]) -> list[str]:
+    """The split conventions, the default first, and the prompt sets."""
+    name = next((name for name in names if name in SOURCES), None)
+    if name is None:
+        return []
+    lines = [f"  splits: {name} ({default}): {meaning}" for default, meaning in list(conventions_of(name).items())[:1]]
+    lines += [f"          {name}@{convention}: {meaning}" for convention, meaning in list(conventions_of(name).items())[1:]]
+    return [*lines, f"  prompts: {', '.join(prompt_names(name))}"]
 
 
 def by_hand_line(entry: Entry, data_dir: Path) -> str:

@@ -26,7 +26,11 @@ TORN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.e
 
 
 class UnpackError(UserError):
-    """An archive is torn, unsafe or not what it should be; another copy of it is needed."""
+    """An archive is unsafe or has not the files that it should have."""
+
+
+class TornArchive(UnpackError):
+    """An archive cannot be read to its end, or is none; another copy of it is needed."""
 
 
 def unpack(archive: Path, download: Download, items: Iterable[Item], data_dir: Path) -> None:
@@ -40,7 +44,7 @@ def unpack(archive: Path, download: Download, items: Iterable[Item], data_dir: P
             source = _nested(archive, download.nested, folder) if download.nested else archive
             _extract(source, wanted, folder / "items")
         except TORN as error:
-            raise UnpackError(f"'{archive}' cannot be unpacked: {str(error).rstrip('.') or 'it ends too early'}.") from error
+            raise TornArchive(f"'{archive}' cannot be unpacked: {str(error).rstrip('.') or 'it ends too early'}.") from error
         found = [(item, folder / "items" / item.in_archive) for item in wanted]
         for item, path in found:
             if wrong := problem(item, path):
