@@ -3,6 +3,7 @@
     python test.py --model-name tiny --eval-datasets Digits Shapes-Color
     python test.py --model-path ckpts/RUN_best.safetensors --eval-datasets Digits Shapes-Color
     python test.py --model-name clip --eval-datasets imagefolder:photos --template "a photo of a {c}"
+    python test.py --model-name clip --eval-datasets DTD EuroSAT --prompts openai --corruption motion_blur --severity 3
 
 Without --model-path this is zero-shot classification: an image belongs to the class whose prompt's embedding is nearest.
 One row per data set is added to --outfile as soon as it is finished, with a JSON of everything known about it beside the

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument("--dataset", required=True, help="what to train on: a data set's name (NAME+KIND-SEVERITY: corrupted), or imagefolder:PATH")
+    parser.add_argument("--dataset", required=True, help="what to train on: a data set's name, or imagefolder:PATH")
 
     model = parser.add_argument_group("model")
     model.add_argument("--model-name", default="clip", help="an encoder (fully fine-tuned) or a tuning of --base-model")

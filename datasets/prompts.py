@@ -6,6 +6,9 @@
 ``coop``   those of CoOp, Tip-Adapter and the few-shot literature
 ``merging`` those of the merging benchmarks' zero-shot heads
 =========  =================================================================================
+
+Papers differ on ``coop`` for ImageNet: these are Tip-Adapter's seven; CoOp and the inversion paper have ``a photo of a {c}.``,
+which is also everyone's for ImageNet's variants.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from datasets.facts import facts
 from datasets.task import as_templates, read_template_file
 
 PROMPT_SETS = ("iimm", "openai", "coop", "merging")
-FALLBACK = ("iimm", "coop", "merging", "openai")  # in this order where a data set has no prompt of the set that is the default
+FALLBACK = ("iimm", "coop", "merging", "openai")  # the default is the first of these that a data set has
+ANY = ("a photo of a {}",)  # ... or this
 
 _IMAGENETS = ("ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetRendition", "ImageNetAdversarial")
 _PLAIN = ("a photo of a {}.",)
@@ -44,8 +48,8 @@ _SEVEN = (
 )  # the seven that CLIP's authors chose from the eighty
 
 COOP = {
-    **dict.fromkeys(("Cars", "SUN397", "Caltech101", "PlantDoc", "StanfordDogs"), _PLAIN),
-    **dict.fromkeys(_IMAGENETS, _SEVEN),
+    **dict.fromkeys(("Cars", "SUN397", "Caltech101", "PlantDoc", "StanfordDogs", *_IMAGENETS), _PLAIN),
+    "ImageNet": _SEVEN,
     "OxfordPets": ("a photo of a {}, a type of pet.",),
     "Flowers102": ("a photo of a {}, a type of flower.",),
     "FGVCAircraft": ("a photo of a {}, a type of aircraft.",),
@@ -82,7 +86,7 @@ MERGING_KEYS = {
 
 SAME_AS_OPENAI = tuple(
     name for name in MERGING_KEYS if name not in ("CUB", "EMNISTLetters", "FashionMNIST", "KMNIST")
-)  # the merging benchmarks took these from OpenAI
+)  # the merging benchmarks took these from OpenAI; only SVHN's are MNIST's, since OpenAI did not test on SVHN
 
 _CALTECH_STYLES = (
     "a photo of {a} {}.", "a painting of {a} {}.", "{a} plastic {}.", "a sculpture of {a} {}.", "a sketch of {a} {}.",
@@ -101,14 +105,8 @@ OPENAI = {
         for article in ("a", "the")
         for medium in ("photo", "video", "example", "demonstration")
     ),
-    "CUB": ("a photo of a {}, a type of bird.",),
+    "CUB": ("a photo of a {}, a type of bird.",),  # Birdsnap's, OpenAI's birds
 }
-
-
-def prompt_sets(name: str) -> dict[str, tuple[str, ...]]:
-    """The prompt sets of the data set with the fixed name ``name``: {set: templates with ``{c}``}."""
-    sets = {"iimm": IIMM.get(name), "openai": _openai(name), "coop": COOP.get(name), "merging": _merging(name)}
-    return {prompts: as_templates(templates) for prompts, templates in sets.items() if templates}
 
 
 def prompt_names(name: str) -> list[str]:
@@ -117,36 +115,40 @@ def prompt_names(name: str) -> list[str]:
     return [prompts for prompts in PROMPT_SETS if name in tables[prompts]]
 
 
+def prompt_sets(name: str) -> dict[str, tuple[str, ...]]:
+    """The prompt sets of the data set with the fixed name ``name``: {set: templates with ``{c}``}."""
+    return {prompts: _templates(name, prompts) for prompts in prompt_names(name)}
+
+
 def default_templates(name: str) -> tuple[str, ...]:
-    """The IIMM prompt, or for data sets of the other papers theirs."""
-    sets = prompt_sets(name)
-    return next(sets[prompts] for prompts in FALLBACK if prompts in sets)
+    """The IIMM prompt, for data sets of the other papers theirs, and without any ``a photo of a {c}``."""
+    names = prompt_names(name)
+    return next((_templates(name, prompts) for prompts in FALLBACK if prompts in names), as_templates(ANY))
 
 
 def chosen_templates(name: str, prompts: str) -> tuple[str, ...]:
     """The templates that ``--prompts`` asks for: a prompt set of the data set ``name``, or a text file with one per line."""
-    sets = prompt_sets(name)
-    if prompts in sets:
-        return sets[prompts]
-    if prompts in PROMPT_SETS:
-        raise UserError(f"{name} has no '{prompts}' prompts; {_known(sets)}a text file with one prompt per line works too.")
-    if prompts.endswith(".txt") or Path(prompts).expanduser().is_file():
+    names = prompt_names(name)
+    if prompts in names:
+        return _templates(name, prompts)
+    if prompts not in PROMPT_SETS and (prompts.endswith(".txt") or Path(prompts).expanduser().is_file()):
         return read_template_file(Path(prompts).expanduser())
-    raise UserError(f"Unknown prompts '{prompts}' for {name}; {_known(sets)}a text file with one prompt per line works too.")
+    problem = f"{name} has no '{prompts}' prompts" if prompts in PROMPT_SETS else f"Unknown prompts '{prompts}' for {name}"
+    known = f"known: {', '.join(names)}; " if names else ""
+    raise UserError(f"{problem}; {known}a text file with one prompt per line works too.")
 
 
-def _known(sets: Sequence[str] | dict[str, tuple[str, ...]]) -> str:
-    return f"known: {', '.join(sets)}; " if sets else ""
+def _templates(name: str, prompts: str) -> tuple[str, ...]:
+    return as_templates({"iimm": IIMM.__getitem__, "openai": _openai, "coop": COOP.__getitem__, "merging": _merging}[prompts](name))
 
 
-def _merging(name: str) -> Sequence[str] | None:
-    key = MERGING_KEYS.get(name)
-    return facts()[key]["templates"] if key else None  # type: ignore[no-any-return]
+def _merging(name: str) -> Sequence[str]:
+    return facts()[MERGING_KEYS[name]]["templates"]  # type: ignore[no-any-return]
 
 
-def _openai(name: str) -> Sequence[str] | None:
+def _openai(name: str) -> Sequence[str]:
     if name in _IMAGENETS:
         from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
 
         return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
-    return _merging(name) if name in SAME_AS_OPENAI else OPENAI.get(name)
+    return _merging(name) if name in SAME_AS_OPENAI else OPENAI[name]

@@ -13,7 +13,7 @@ nothing about the methods. Which severity the published sets have is not recorde
 
 The formulas are those of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations", ICLR 2019. Their numbers come from other libraries (OpenCV, scikit-image, ImageMagick) and from another
-stream of random numbers, and they cut fractions of a grey level off where these round: pixels differ, severities do not.
+stream of random numbers, and they cut fractions of a grey level off where these round; so single pixels differ from theirs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A layer of Gaussian noise is blurred; where it exceeds a threshold, there is liquid. Mud covers, water brightens, most along
 the rims of its drops. ImageNet-C does this with OpenCV and scikit-image. Here it is done with SciPy, which differs in three
-places, none of them visible at a glance:
+places:
 
 - the rims of drops are their outermost pixels; OpenCV's Canny edges lie there too, since the layer jumps nowhere else;
 - distances from the rims are exact; OpenCV's 5 x 5 mask approximates them to a few per cent;
