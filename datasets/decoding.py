@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 DRAFT = 3  # what Pillow calls indistinguishable from fair resampling; benchmarks/data.py prints the difference
+LEAST = 400  # pixels; below that little is won, and colours, which JPEG files hold at half the size, begin to differ
 
 
 def decode(data: bytes, side: int | None = None) -> Image.Image:
@@ -16,7 +17,7 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
 
     An EXIF orientation is not applied and an alpha channel is dropped, because the published numbers were made so.
     With a ``side``, a JPEG file may be decoded at a half, a quarter or an eighth of its size, so long as its shorter side
-    keeps at least ``DRAFT * side`` pixels: resizing to ``side`` then hides the difference. ``info["full_size"]`` is the true
+    keeps at least ``DRAFT * side`` pixels, and :data:`LEAST`: resizing to ``side`` then hides the difference. ``info["full_size"]`` is the true
     (width, height) of such an image: a half of 227 pixels is 114 pixels, of which the last shows half of nothing.
     Raises whatever the decoder raises.
     """
@@ -31,7 +32,7 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
 
 def _reduce(image: Image.Image, side: int) -> None:
     """Let a JPEG decoder that has not begun give a reduced image, if it still is large enough."""
-    size, shrink = image.size, DRAFT * side / min(image.size)
+    size, shrink = image.size, max(DRAFT * side, LEAST) / min(image.size)
     if image.draft(image.mode, (ceil(size[0] * shrink), ceil(size[1] * shrink))) is not None and image.size != size:
         image.info["full_size"] = size
 

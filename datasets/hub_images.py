@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from datasets.hub_repository import HubRepository
 from datasets.parquet_images import ParquetImages
-from datasets.parquet_table import as_texts, class_names, image_column, label_column, open_parquet, read_column
+from datasets.parquet_table import class_names, image_column, label_column, open_parquet, read_texts
 from datasets.samples import Samples
 from datasets.tar_images import read_shards
 from datasets.task import read_lines
@@ -52,4 +52,4 @@ def _read_parquet(name: str, files: Sequence[Path], data_dir: Path) -> LabelledI
     if image is None or label is None:
         wanted = "column of encoded images" if image is None else "column of labels (label, labels, fine_label, cls or a ClassLabel)"
         raise UserError(f"'{name}' on the hub has no {wanted}, or more than one; its columns are: {', '.join(schema.names)}.")
-    return LabelledImages(ParquetImages.of(files, image, data_dir), as_texts(read_column(files, label)), class_names(schema, label))
+    return LabelledImages(ParquetImages.of(files, image, data_dir), read_texts(files, label), class_names(schema, label))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.errors import UserError, unknown_name
-from common.files import locked, read_json, write_json
+from common.files import ensure_folder, locked, read_json, write_json
 
 LOCK = "hub_revisions.json"
 CONVERTED = "refs/convert/parquet"
@@ -90,11 +90,17 @@ class HubRepository:
         try:
             return metadata_load(readme) or {}
         except (ValueError, YAMLError) as error:
-            raise UserError(f"The metadata at the head of '{readme}' are not readable; fetch it again.") from error
+            raise self._unreadable_card() from error
+
+    def _unreadable_card(self) -> UserError:
+        return UserError(f"The metadata at the head of '{self.note('README.md')}' are not readable; fetch it again.")
 
     def _layout(self) -> Layout:
         data = [file for file in self.files if file.endswith(DATA)]
-        layout = _said(self.card(), data) or _named(data)
+        try:
+            layout = _said(self.card(), data) or _named(data)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise self._unreadable_card() from error
         if not layout:
             raise UserError(f"'{self.name}' has no parquet or tar files of images on the hub; download it and use 'imagefolder:PATH'.")
         return layout
@@ -112,7 +118,7 @@ def open_repository(name: str, data_dir: Path) -> HubRepository:
 def _noted(name: str, path: Path) -> dict[str, Any]:
     """Revision and files of a data set in the lock file, where they are put on first use."""
     if name not in (known := read_json(path) if path.exists() else {}):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder(path.parent)
         with locked(path):
             known = read_json(path) if path.exists() else {}  # another process may have been first
             if name not in known:
@@ -164,7 +170,7 @@ def _said(card: dict[str, Any], data: list[str]) -> Layout:
         said = config.get("data_files") or ()
         parts = [{"split": "train", "path": said}] if isinstance(said, str) else said
         parts = [part if isinstance(part, dict) else {"split": "train", "path": part} for part in parts]
-        splits = {str(part["split"]): files for part in parts if (files := _matching(part.get("path"), data))}
+        splits = {str(part.get("split", "train")): files for part in parts if (files := _matching(part.get("path"), data))}
         if splits:
             layout[str(config.get("config_name"))] = splits
     return layout

@@ -44,7 +44,7 @@ def open_parquet(path: Path) -> ParquetFile:
         raise damaged(path, error) from error
 
 
-def read_column(paths: Sequence[Path], column: str) -> pa.ChunkedArray:
+def _read_column(paths: Sequence[Path], column: str) -> pa.ChunkedArray:
     """One column of several files, one after the other."""
     import pyarrow as pa
 
@@ -104,15 +104,16 @@ def _holds_images(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def as_texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
-    """Numbers, truth values (as ``0`` and ``1``) and text as text; what is missing is empty."""
+def read_texts(paths: Sequence[Path], name: str) -> NDArray[np.object_]:
+    """A column of whole numbers, truth values (as ``0`` and ``1``) or text as text; what is missing is empty."""
     import pyarrow as pa
 
+    column = _read_column(paths, name)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     if not any(suits(column.type) for suits in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string)):
-        raise UserError(f"A column of the type {column.type} is none of numbers or texts, as labels and paths are.")
+        raise UserError(f"The column '{name}' of '{paths[0]}' is of the type {column.type}; expected whole numbers or texts.")
     texts: NDArray[np.object_] = np.asarray(column.cast(pa.large_string()).fill_null("").to_numpy(), dtype=object)
     return texts

@@ -77,7 +77,7 @@ class EncodedSamples(ABC):
         """SHA-256 of the encoded bytes; an image that cannot be read counts as an empty one."""
         try:
             return hashlib.sha256(self.read(index)).digest()
-        except OSError:
+        except (OSError, ValueError):  # a name that no file can have is a ValueError
             return hashlib.sha256().digest()
 
 

@@ -11,11 +11,12 @@ Licences are notes for orientation; the page of the data set has the terms. Addi
 
 from __future__ import annotations
 
-from common.errors import unknown_name
+from common.errors import UserError, unknown_name
 from datasets.downloads.classification import CLASSIFICATION
 from datasets.downloads.entries import Entry
 from datasets.downloads.retrieval import RETRIEVAL
 from datasets.naming import parse_name
+from datasets.registry import OWN_SOURCES, SOURCES
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*CLASSIFICATION, *RETRIEVAL)}
 
@@ -23,8 +24,11 @@ ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*CLASSIFICATION, *R
 def find_entry(name: str, entries: dict[str, Entry] | None = None) -> Entry:
     """The entry for a data set's name with or without a split convention; a :class:`~common.errors.UserError` when there is none."""
     known = ENTRIES if entries is None else entries
-    base = parse_name(name).base
+    parts = parse_name(name)
+    base = parts.base
     by_name = known | {alias: entry for entry in known.values() for alias in entry.aliases}
+    if base in SOURCES.keys() - by_name.keys() or parts.scheme in OWN_SOURCES:
+        raise UserError(f"There is nothing to get for '{base}', which {'is your own' if parts.scheme else 'needs no files'}.")
     if base not in by_name:
         raise unknown_name("data set", base, by_name)
     return by_name[base]

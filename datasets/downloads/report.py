@@ -49,7 +49,7 @@ def _splits(names: Iterable[str]) -> list[str]:
         return []
     lines = [f"  splits: {name} ({default}): {meaning}" for default, meaning in list(conventions_of(name).items())[:1]]
     lines += [f"          {name}@{convention}: {meaning}" for convention, meaning in list(conventions_of(name).items())[1:]]
-    return [*lines, f"  prompts: {', '.join(prompt_names(name))}"]
+    return [*lines, f"  prompts: {', '.join(prompt_names(name)) or 'one of its own'}"]
 
 
 def by_hand_line(entry: Entry, data_dir: Path) -> str:

@@ -30,7 +30,7 @@ from datasets.own.division import known_split, split_of
 from datasets.own.imagefolder import DEFAULT_TEMPLATES
 from datasets.own.labels import named_classes
 from datasets.parquet_images import ParquetImages
-from datasets.parquet_table import as_texts, class_names, image_column, open_parquet, read_column
+from datasets.parquet_table import class_names, image_column, open_parquet, read_texts
 from datasets.samples import Samples
 from datasets.task import Groups, Task, read_template_file
 
@@ -168,7 +168,7 @@ def read_parquet_table(path: Path, data_dir: Path) -> Table:
     image = image_column(schema)
     by_name = {name.lower(): name for name in schema.names}
     wanted = [name for name in (*PATHS, *LABELS, *NAMES, *OTHERS) if by_name.get(name, image) != image]
-    cells = pd.DataFrame({name: as_texts(read_column([path], by_name[name])) for name in wanted}, dtype=object)
+    cells = pd.DataFrame({name: read_texts([path], by_name[name]) for name in wanted}, dtype=object)
     label = next((name for name in LABELS if name in cells), None)
     names = class_names(schema, by_name[label]) if label else None
     if names and not any(name in cells for name in NAMES):
@@ -180,4 +180,7 @@ def read_parquet_table(path: Path, data_dir: Path) -> Table:
 def _checked(table: Table) -> Table:
     if not len(table.cells):
         raise UserError(f"'{table.path}' lists no image.")
-    return replace(table, cells=table.cells.rename(columns=lambda name: str(name).strip().lower()))
+    cells = table.cells.rename(columns=lambda name: str(name).strip().lower())
+    if twice := cells.columns[cells.columns.duplicated()].tolist():
+        raise UserError(f"'{table.path}' has two columns '{twice[0]}' that differ in capitals only; rename one.")
+    return replace(table, cells=cells)

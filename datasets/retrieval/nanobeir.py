@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from datasets.hub_repository import HubRepository, open_repository
-from datasets.parquet_table import as_texts, open_parquet, read_column
+from datasets.parquet_table import open_parquet, read_texts
 from datasets.retrieval.collection import Collection
 from datasets.retrieval.options import Options
 from datasets.retrieval.relevance import Lists, Relevance
@@ -46,7 +46,7 @@ def _columns(repository: HubRepository, part: str, *columns: str) -> list[list[s
     for file in files:
         if lacking := set(columns) - set(open_parquet(file).schema_arrow.names):
             raise UserError(f"'{file}' has no column '{min(lacking)}'; it is not a file of NanoBEIR.")
-    return [as_texts(read_column(files, column)).tolist() for column in columns]
+    return [read_texts(files, column).tolist() for column in columns]
 
 
 def _positives(name: str, pairs: list[tuple[str, str]], queries: list[str], documents: list[str]) -> Lists:

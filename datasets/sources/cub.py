@@ -17,11 +17,11 @@ from datasets.places import find
 from datasets.sources.listed import damaged, listed_task, rows
 from datasets.task import Task
 
-TRAINING = {"train": "1", "test": "0"}
+TRAINING = {"train": ("1",), "test": ("0",), "all": ("1", "0")}
 
 
 def cub_task(name: str, split: str, data_dir: Path) -> Task:
-    """The split ``train`` or ``test``, in the order of ``images.txt``; class names come without numbers and underscores."""
+    """The split ``train`` or ``test``, or ``all``, in the order of ``images.txt``; class names come without numbers and underscores."""
     root = find(name, data_dir, "CUB_200_2011/images").parent
     paths, classes, training, names = (
         _by_number(name, find(name, data_dir, f"CUB_200_2011/{file}.txt"))
@@ -29,7 +29,7 @@ def cub_task(name: str, split: str, data_dir: Path) -> Task:
     )
     _check(name, root, paths, classes, training, names)
     labels = {number: label for label, number in enumerate(names)}
-    images = [(f"images/{path}", labels[classes[n]]) for n, path in paths.items() if training[n] == TRAINING[split]]
+    images = [(f"images/{path}", labels[classes[n]]) for n, path in paths.items() if training[n] in TRAINING[split]]
     return listed_task(name, split, root, root / "train_test_split.txt", images, [bird(folder) for folder in names.values()])
 
 
@@ -53,5 +53,5 @@ def _check(name: str, root: Path, paths: dict[str, str], classes: dict[str, str]
             raise damaged(name, root / f"{file}.txt", f"it does not list the {len(paths)} images of images.txt")
     if unknown := set(classes.values()) - names.keys():
         raise damaged(name, root / "image_class_labels.txt", f"classes.txt has no class {min(unknown)}")
-    if unknown := set(training.values()) - set(TRAINING.values()):
+    if unknown := set(training.values()) - set(TRAINING["all"]):
         raise damaged(name, root / "train_test_split.txt", f"'{min(unknown)}' stands where 0 or 1 is expected")

@@ -65,7 +65,7 @@ def _read(root: Path) -> Any:
     module = wilds_module()
     try:
         fmow = module.FMoWDataset(version="1.1", root_dir=str(root.parent), download=False)
-    except (KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"The tables of FMoW in '{root}' are not as WILDS published them ({said}); unpack the archive again.") from error
     torn = fmow.metadata["timestamp"].isna().any()  # wilds takes an image without a time for an early one

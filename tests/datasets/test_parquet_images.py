@@ -14,7 +14,7 @@ import pytest
 from common.errors import UserError
 from datasets import image_cache, parquet_images
 from datasets.parquet_images import ParquetImages
-from datasets.parquet_table import as_texts, class_names, image_column, label_column, read_column
+from datasets.parquet_table import class_names, image_column, label_column, read_texts
 from datasets.samples import UnreadableImage
 from tests.datasets.parquet_files import IMAGE, class_label, metadata, png, write_parquet
 
@@ -153,12 +153,11 @@ def test_labels_as_texts(tmp_path):
         {"n": [1, None], "b": [True, False], "s": ["007", "NA"], "d": pa.array(["x", "y"]).dictionary_encode(), "f": [0.5, 1.0]}
     )
     pq.write_table(table, tmp_path / "x.parquet")
-    read = {name: read_column([tmp_path / "x.parquet"], name) for name in table.column_names}
-    assert {name: as_texts(read[name]).tolist() for name in "nbsd"} == {
+    assert {name: read_texts([tmp_path / "x.parquet"], name).tolist() for name in "nbsd"} == {
         "n": ["1", ""],
         "b": ["1", "0"],
         "s": ["007", "NA"],
         "d": ["x", "y"],
     }
-    with pytest.raises(UserError, match="type double is none of numbers or texts"):
-        as_texts(read["f"])
+    with pytest.raises(UserError, match=r"The column 'f' of '.*x.parquet' is of the type double; expected whole numbers or texts"):
+        read_texts([tmp_path / "x.parquet"], "f")

@@ -381,8 +381,8 @@ def test_a_transform_that_knows_no_batches_sees_every_image_of_an_array():
 
 @pytest.fixture
 def photo(tmp_path):
-    """A smooth JPEG file of 400 x 300, and one of 90 x 80, in a task."""
-    for name, size in (("large", (400, 300)), ("small", (90, 80))):
+    """A smooth JPEG file of 2000 x 1500, and one of 90 x 80, in a task."""
+    for name, size in (("large", (2000, 1500)), ("small", (90, 80))):
         (tmp_path / "test" / name).mkdir(parents=True)
         coarse = np.random.default_rng(2).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(tmp_path / "test" / name / "0.jpg", quality=95)
@@ -390,11 +390,11 @@ def photo(tmp_path):
 
 
 def test_jpeg_files_are_decoded_at_the_scale_that_is_needed(photo):
-    assert photo.samples.image(0, 25).size == (100, 75)  # a quarter: an eighth would leave 38 pixels, less than three times 25
-    assert photo.samples.image(0, 26).size == (200, 150)
-    assert photo.samples.image(0, 51).size == (400, 300)
+    assert photo.samples.image(0, 25).size == (1000, 750)  # a quarter would leave 375 pixels, less than 400
+    assert photo.samples.image(0, 250).size == (1000, 750)
+    assert photo.samples.image(0, 251).size == (2000, 1500)
     assert photo.samples.image(1, 32).size == (90, 80)
-    assert photo.samples.image(0).size == (400, 300)
+    assert photo.samples.image(0).size == (2000, 1500)
 
 
 def test_a_reduced_scale_changes_little_and_can_be_forbidden(photo):

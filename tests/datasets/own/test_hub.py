@@ -67,7 +67,7 @@ def test_configurations(birds, tmp_path):
     assert load(tmp_path, name="hub:me/birds/small").labels.tolist() == [0]
 
 
-@pytest.mark.parametrize("files", ["odd/one.parquet", "[odd/one.parquet]"])
+@pytest.mark.parametrize("files", ["odd/one.parquet", "[odd/one.parquet]", "[{path: odd/one.parquet}]"])
 def test_a_card_that_names_files_only(birds, tmp_path, files):
     write_parquet(birds / "odd/one.parquet", [1, 0] * 3, names=["owl", "wren"])
     (birds / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {files}\n---\n")
@@ -80,9 +80,10 @@ def test_a_card_without_files_says_nothing(birds, tmp_path):
     assert len(load(tmp_path)) == 1
     (birds / "README.md").write_text("no metadata")
     assert len(load(tmp_path)) == 1
-    (birds / "README.md").write_text("---\nconfigs: [\n---\n")
-    with pytest.raises(UserError, match=r"metadata at the head of '.*README.md' are not readable"):
-        load(tmp_path)
+    for configs in ("[", "[default]", "3", "[{data_files: 3}]"):
+        (birds / "README.md").write_text(f"---\nconfigs: {configs}\n---\n")
+        with pytest.raises(UserError, match=r"metadata at the head of '.*README.md' are not readable"):
+            load(tmp_path)
 
 
 def test_shards_with_their_notes(birds, tmp_path):

@@ -105,6 +105,11 @@ def test_numbers_with_names(table):
     assert classes(table(text)) == ("wren", "owl", "NA")
 
 
+def test_columns_that_differ_in_capitals_only(table):
+    with pytest.raises(UserError, match=r"has two columns 'label' that differ in capitals only; rename one\."):
+        classes(table("path,label,Label\nimg/00.png,a,b\nimg/01.png,b,a\n"))
+
+
 @pytest.mark.parametrize("header", ["path,class", "Image, ClassName", "filepath,class_name", "filename,labels"])
 def test_names_of_columns(table, header):
     assert classes(table(rows("ab" * 5, header))) == ("a", "b")
@@ -253,7 +258,7 @@ def test_mistakes_in_parquet(tmp_path):
     with pytest.raises(UserError, match="has no column 'path' of image files"):
         load_parquet(path)
     pq.write_table(pa.table({"image": [png(1)], "label": [[0]]}), path)
-    with pytest.raises(UserError, match="none of numbers or texts"):
+    with pytest.raises(UserError, match="expected whole numbers or texts"):
         load_parquet(path)
     path.write_bytes(b"PAR1")
     with pytest.raises(UserError, match="is not a readable parquet file"):

@@ -145,6 +145,13 @@ def test_an_absent_image_is_an_unreadable_one(spoilt):
         load_task("FMoW-id", "test", data_dir=spoilt.parent).samples.image(2)
 
 
+def test_a_table_that_is_a_folder(spoilt):
+    (spoilt / "country_code_mapping.csv").unlink()
+    (spoilt / "country_code_mapping.csv").mkdir()
+    with pytest.raises(UserError, match=r"The tables of FMoW in .* are not as WILDS published them .*Is a directory"):
+        load_task("FMoW-id", "test", data_dir=spoilt.parent)
+
+
 def test_wilds_is_quiet_and_harmless(copy):
     """In a process of its own, where wilds is imported for the first time: no thread, no word, no lifted limit."""
     code = f"""

@@ -250,6 +250,9 @@ def test_a_damaged_list_of_revisions(hub, tmp_path, entry):
     (tmp_path / "hub_revisions.json").write_text(f'{{"ylecun/mnist": {entry}}}')
     with pytest.raises(UserError, match="does not say the revision and the files of 'ylecun/mnist'"):
         load_task("MNIST@hub", "test", data_dir=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"Cannot create .*file': File exists"):
+        load_task("MNIST@hub", "test", data_dir=tmp_path / "file")
     (tmp_path / "hub_revisions.json").write_text("{")
     with pytest.raises(UserError, match="is not readable JSON"):
         load_task("MNIST@hub", "test", data_dir=tmp_path)
