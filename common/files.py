@@ -95,6 +95,8 @@ def read_json(path: Path) -> Any:
         raise UserError(f"No such file: '{path}'.") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"'{path}' is not readable JSON: {error}.") from error
+    except OSError as error:
+        raise UserError(f"Cannot read '{path}': {error.strerror or error}.") from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -17,8 +17,9 @@ def decode(data: bytes, side: int | None = None) -> Image.Image:
 
     An EXIF orientation is not applied and an alpha channel is dropped, because the published numbers were made so.
     With a ``side``, a JPEG file may be decoded at a half, a quarter or an eighth of its size, so long as its shorter side
-    keeps at least ``DRAFT * side`` pixels, and :data:`LEAST`: resizing to ``side`` then hides the difference. ``info["full_size"]`` is the true
-    (width, height) of such an image: a half of 227 pixels is 114 pixels, of which the last shows half of nothing.
+    keeps at least ``DRAFT * side`` pixels, and :data:`LEAST`: resizing to ``side`` then hides the difference.
+    ``info["full_size"]`` is the true (width, height) of such an image: a half of 227 pixels is 114 pixels, of which the last
+    shows half of nothing.
     Raises whatever the decoder raises.
     """
     if not data:

@@ -224,6 +224,10 @@ def _unknown_task(parts: TaskName) -> UserError:
         return UserError(f"Unknown data set '{name}'; did you mean '{known}:{parts.where}'?")
     if name and Path(name).expanduser().is_dir():
         return UserError(f"Unknown data set '{name}'; for a folder of images write 'imagefolder:{name}'.")
+    from datasets.retrieval.table import RETRIEVAL
+
+    if name in RETRIEVAL:
+        return UserError(f"'{name}' is a retrieval task without classes; it is no data set to classify.")
     unknown = str(unknown_name("data set", name, task_names()))
     own = ", ".join(f"{scheme}:{source.expected}" for scheme, source in OWN_SOURCES.items())
     return UserError(f"{unknown[:-1]} (own data: {own}){unknown[-1]}")

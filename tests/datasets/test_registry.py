@@ -85,6 +85,7 @@ def test_templates_take_the_place_of_the_task_s_own(name, folder):
         ("", "Unknown data set ''; known: "),
         ("ImageFolder:/data/cats", "did you mean 'imagefolder:/data/cats'"),
         ("imagefolder:", "'imagefolder:' names nothing; write 'imagefolder:PATH'"),
+        ("ROxford5k", "'ROxford5k' is a retrieval task without classes"),
         ("imagefolder:/no/such/folder", "'/no/such/folder' is missing"),
     ],
 )

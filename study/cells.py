@@ -1,0 +1,184 @@
+"""The cells of a study: every piece of work of a plan, its name, its file and its state.
+
+A cell has one result file, ``OUT/cells/<kind>/<name>.json``, written once it is finished or has failed. Its name is that of what
+is computed (model, task, setting); what it is computed from (weights, images, code) is recorded in the file as its *inputs*,
+and a finished cell counts as done for as long as they are the same. Cells that need one another make a :class:`Unit`; units are
+independent of each other, so they can be shared out over processes and machines in any way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import exact, read_json, slug
+from datasets.naming import parse_name
+from study.plan import Plan, Setting, TuningPlan
+
+FORMAT = "clipscope-cell/1"
+KINDS = ("zero_shot", "embed", "measure", "train", "test")
+NEEDS = {"measure": "embed", "test": "train"}  # the kind of cells, earlier in the same unit, that a cell cannot do without
+DONE, FAILED, TO_DO, CHANGED = "done", "failed", "to do", "changed"
+LONGEST = 140  # characters of the readable part of a file name
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of work. ``key`` says of what, in JSON's types.
+
+    =========  ===========================================================================================================
+    kind       key
+    =========  ===========================================================================================================
+    zero_shot  model, task: accuracy of the untuned model on the test images
+    embed      model, task: embeddings of the training images and of the classes
+    measure    model, task, measure: its score on those embeddings
+    train      model, tuning_name, tuning, setting, task, seed: one training; ``setting`` has its label and all its values
+    test       model, tuning_name, task, seed, eval_task: accuracy on the test images of ``eval_task`` after the best of these
+    =========  ===========================================================================================================
+    """
+
+    kind: str
+    key: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of its file: what it is about, and a hash of its key.
+
+        The label of a setting has no part in it: it says what varies within the grid, so a longer grid changes it.
+        """
+        counted = {**self.key, "setting": without_label(self.key["setting"])} if "setting" in self.key else self.key
+        return f"{self.readable}-{hash_of(counted)[:8]}"
+
+    @property
+    def readable(self) -> str:
+        """The name without the hash."""
+        key = self.key
+        parts = [_short(key["model"]), slug(key.get("tuning_name", "")) if "tuning_name" in key else "", _short(key["task"])]
+        parts += [key.get("measure", ""), f"to_{_short(key['eval_task'])}" if "eval_task" in key else ""]
+        parts += [f"lr{exact(key['setting']['lr'])}"] if "setting" in key else []
+        parts += [f"seed{key['seed']}"] if "seed" in key else []
+        return "_".join(part for part in parts if part)[:LONGEST]
+
+    def __str__(self) -> str:
+        """As progress is told: ``train tiny lora Digits lr0.01``."""
+        key = self.key
+        words = [self.kind, _short(key["model"]), key.get("tuning_name"), _short(key["task"]), key.get("measure")]
+        words += ["on", _short(key["eval_task"])] if "eval_task" in key else []
+        words += [key["setting"]["label"]] if "setting" in key else []
+        words += [f"seed {key['seed']}"] if key.get("seed") else []
+        return " ".join(word for word in words if word)
+
+    def path(self, out: Path) -> Path:
+        """Its result file below the study's folder."""
+        return out / "cells" / self.kind / f"{self.name}.json"
+
+
+def _short(name: str) -> str:
+    """The last part of a path or of a name on a hub; it must depend on nothing but the name."""
+    is_path = name.startswith(("local-dir:", "hf-hub:", "/", ".", "~")) or parse_name(name).scheme is not None
+    return slug(name.rstrip("/").rsplit("/", 1)[-1] if is_path else name)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Cells that are worked on by one process, in this order."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+    def of_kind(self, kind: str) -> list[Cell]:
+        """Its cells of one kind."""
+        return [cell for cell in self.cells if cell.kind == kind]
+
+    def only(self, pattern: str) -> Unit:
+        """The unit with the cells whose name, ``kind/name``, or unit the shell pattern matches, and with those that they need."""
+        if fnmatchcase(self.name, pattern):
+            return self
+        wanted = [cell for cell in self.cells if any(fnmatchcase(name, pattern) for name in (cell.name, f"{cell.kind}/{cell.name}"))]
+        needed = {NEEDS.get(cell.kind) for cell in wanted}
+        return replace(self, cells=tuple(cell for cell in self.cells if cell in wanted or cell.kind in needed))
+
+
+def expand(plan: Plan) -> list[Unit]:
+    """All units of a plan; those of one model follow each other, so that it is loaded once."""
+    units = [unit for model in plan.models for unit in (*_measured(plan, model), *_tuned(plan, model))]
+    names = Counter(unit.name for unit in units)
+    return [unit if names[unit.name] == 1 else replace(unit, name=f"{unit.name}-{unit.cells[0].name[-8:]}") for unit in units]
+
+
+def _measured(plan: Plan, model: str) -> Iterator[Unit]:
+    """Per task the untuned model, its embeddings and the measures; the untuned model alone on tasks that are only tested on."""
+    for task in dict.fromkeys((*plan.tasks, *plan.eval_tasks)):
+        key = {"model": model, "task": task}
+        cells = [Cell("zero_shot", key)]
+        if task in plan.tasks:
+            cells += [Cell("embed", key), *(Cell("measure", {**key, "measure": measure}) for measure in plan.measures)]
+        yield Unit("_".join((_short(model), _short(task))), tuple(cells))
+
+
+def _tuned(plan: Plan, model: str) -> Iterator[Unit]:
+    """Per tuning, task and seed all settings, and the tests of the best one."""
+    for tuning in plan.tunings_of(model):
+        for task in plan.tasks:
+            for seed in plan.seeds:
+                key = {"model": model, "tuning_name": tuning.name, "task": task, "seed": seed}
+                trains = (Cell("train", {**key, "tuning": tuning.tuning, "setting": _setting(tuning, point)}) for point in tuning.grid)
+                tests = (Cell("test", {**key, "eval_task": name}) for name in tested_on(plan, tuning, task))
+                yield Unit("_".join((_short(model), slug(tuning.name), _short(task), f"seed{seed}")), (*trains, *tests))
+
+
+def _setting(tuning: TuningPlan, point: Setting) -> dict[str, Any]:
+    return {"label": point.label, **point.values(tuning.tuning)}
+
+
+def without_label(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a setting alone."""
+    return {name: value for name, value in setting.items() if name != "label"}
+
+
+def tested_on(plan: Plan, tuning: TuningPlan, task: str) -> list[str]:
+    """The tasks on which a model that was tuned on ``task`` is tested: that task and all others.
+
+    A probe knows no classes but those that it was trained on, so it is tested on the same data set only (a corrupted one, say).
+    """
+    names = dict.fromkeys((task, *plan.eval_tasks))
+    return [name for name in names if tuning.tuning != "probe" or parse_name(name).base == parse_name(task).base]
+
+
+def select(units: list[Unit], only: str | None = None, shard: tuple[int, int] | None = None) -> list[Unit]:
+    """The units that ``--only`` and ``--shard`` (i, n) leave: every n-th one from the i-th on, which spreads the long ones."""
+    if only is not None:
+        units = [unit for whole in units if (unit := whole.only(only)).cells]
+        if not units:
+            raise UserError(f"No cell is called '{only}'; --dry-run lists the names, and '*{only.strip('*')}*' would match within one.")
+    return units if shard is None else units[shard[0] - 1 :: shard[1]]
+
+
+def read_record(cell: Cell, out: Path) -> dict[str, Any] | None:
+    """What the cell's file says; None when there is none, or none that can be read, so that the cell is worked on anew."""
+    try:
+        record = read_json(cell.path(out))
+    except UserError:
+        return None
+    return record if isinstance(record, dict) and record.get("format") == FORMAT else None
+
+
+def state_of(record: Mapping[str, Any] | None, inputs: Mapping[str, Any] | None) -> str:
+    """Whether there is work to do; ``inputs`` are those of now, None when they cannot be had (then the file is believed)."""
+    if record is None:
+        return TO_DO
+    if inputs is not None and record["inputs_sha256"] != hash_of(inputs):
+        return CHANGED
+    return DONE if record["state"] == DONE else FAILED
+
+
+def hash_of(inputs: Mapping[str, Any]) -> str:
+    """SHA-256 of a mapping, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

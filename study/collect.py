@@ -1,0 +1,88 @@
+"""From the JSON files of a study's cells to plain tables, one for each kind of cell.
+
+Nothing is recomputed here and nothing is fitted: a row holds what its cell's file says, and the path of that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from study.cells import DONE, Cell, Unit, expand, hash_of, read_record
+from study.collected import Collected
+from study.plan import Plan
+
+Numbers = Mapping[str, Any]
+
+
+def collect(plan: Plan, out: Path) -> Collected:
+    """Read the files of the plan's cells below ``out``; those that are not there, or damaged, are listed as missing."""
+    collected = Collected()
+    for unit in expand(plan):
+        labels = _labels(unit)
+        for cell in unit.cells:
+            _add(collected, cell, read_record(cell, out), cell.path(out).relative_to(out).as_posix(), labels)
+    return collected
+
+
+def _add(collected: Collected, cell: Cell, record: Numbers | None, where: str, labels: Mapping[str, str]) -> None:
+    tables: Mapping[str, tuple[list[Any], Callable[..., dict[str, Any]]]] = {
+        "zero_shot": (collected.zero_shot, _zero_shot),
+        "embed": (collected.embeds, _embed),
+        "measure": (collected.scores, _score),
+        "train": (collected.trainings, _training),
+        "test": (collected.tests, _tested),
+    }
+    if record is None:
+        collected.missing.append(where)
+    elif record["state"] != DONE:
+        collected.failed.append({"cell": where, "kind": cell.kind, "name": cell.name, "error": record["error"]})
+    else:
+        table, row = tables[cell.kind]
+        table.append({"cell": where, **row(cell.key, record["results"], labels)})
+
+
+def _labels(unit: Unit) -> dict[str, str]:
+    """What the plan calls its settings now: a file may be older than a value that was added to the grid."""
+    settings = [cell.key["setting"] for cell in unit.of_kind("train")]
+    return {hash_of(_values(setting)): setting["label"] for setting in settings}
+
+
+def _zero_shot(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    return _taken(key, "model", "task") | _taken(of, "top1", "mean_per_class", "worst_group", "n_images", "n_skipped", "seconds")
+
+
+def _embed(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    numbers = _taken(of, "n_images", "n_skipped", "n_classes", "embedding_seconds", "text_seconds")
+    return _taken(key, "model", "task") | numbers | {"histograms": of.get("histograms") or {}}
+
+
+def _score(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    numbers = _taken(of, "score", "stderr", "low", "high", "calculation_seconds")
+    said = {"interval": of.get("interval") or "none", "error": of.get("error") or ""}
+    return _taken(key, "model", "task", "measure") | numbers | said
+
+
+def _training(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    known = _taken(of, "best_validation", "best_epoch", "zero_shot_validation", "n_skipped", "seconds", "checkpoint")
+    return _run(key) | {"setting": key["setting"]["label"], "values": _values(key["setting"])} | known
+
+
+def _tested(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    known = _taken(of, "top1", "mean_per_class", "worst_group", "n_images", "n_skipped", "validation", "checkpoint")
+    values = _values(of["chosen"])
+    chosen = {"chosen": labels.get(hash_of(values), of["chosen"]["label"]), "values": values}
+    return _run(key) | _taken(key, "eval_task") | known | chosen
+
+
+def _run(key: Numbers) -> dict[str, Any]:
+    return {"model": key["model"], "tuning": key["tuning_name"], "task": key["task"], "seed": key["seed"]}
+
+
+def _values(setting: Numbers) -> dict[str, Any]:
+    return {name: value for name, value in setting.items() if name != "label"}
+
+
+def _taken(of: Numbers, *names: str) -> dict[str, Any]:
+    return {name: of.get(name) for name in names}

@@ -1,0 +1,116 @@
+"""The tables of a finished, or unfinished, study: plain rows, each with the file that its numbers stand in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+
+class Row(TypedDict):
+    """What every row has."""
+
+    cell: str  # path of the cell's JSON file, relative to the study's folder, with "/" on every system
+
+
+class ZeroShotRow(Row):
+    """The untuned encoder on the test split of a task."""
+
+    model: str
+    task: str
+    top1: float  # all accuracies are shares in [0, 1]
+    mean_per_class: float | None
+    worst_group: float | None  # None: the task has no groups
+    n_images: int | None
+    n_skipped: int | None  # images that could not be read
+    seconds: float | None
+
+
+class EmbedRow(Row):
+    """The embeddings of a task's training images and class texts, from which the measures are computed."""
+
+    model: str
+    task: str
+    n_images: int | None
+    n_skipped: int | None
+    n_classes: int | None
+    embedding_seconds: float | None  # of the images
+    text_seconds: float | None  # of the class texts
+    histograms: Mapping[str, Any]  # same_class, different_class, image_text_right, image_text_wrong: {"edges": [...], "counts": [...]}
+
+
+class ScoreRow(Row):
+    """One measure of one task; ``score`` is None and ``error`` says why where it is not defined."""
+
+    model: str
+    task: str
+    measure: str
+    score: float | None
+    stderr: float | None
+    low: float | None  # 95 % interval over the images, None where the measure has none
+    high: float | None
+    interval: str  # how it was made: jackknife, bootstrap or none
+    calculation_seconds: float | None
+    error: str  # "" where there is a score
+
+
+class TrainingRow(Row):
+    """One training run: one setting of one tuning's grid on one task with one seed."""
+
+    model: str
+    tuning: str  # the plan's name of the tuning, as everywhere
+    setting: str  # the setting's label, e.g. "lr0.001 wd0.0001"
+    values: Mapping[str, Any]  # all its values
+    task: str
+    seed: int
+    best_validation: float
+    best_epoch: int | None
+    zero_shot_validation: float | None  # before any training; of a new probe or adapter that of what it starts from
+    n_skipped: int | None
+    seconds: float | None
+    checkpoint: str  # path relative to the study's folder
+
+
+class EvaluatedRow(Row):
+    """The setting with the best validation accuracy, trained on ``task`` and tested on ``eval_task``."""
+
+    model: str
+    tuning: str
+    task: str
+    seed: int
+    eval_task: str
+    top1: float
+    mean_per_class: float | None
+    worst_group: float | None
+    n_images: int | None
+    n_skipped: int | None
+    validation: float | None  # validation accuracy of the chosen setting, on ``task``
+    chosen: str  # label of the chosen setting
+    values: Mapping[str, Any]  # all its values
+    checkpoint: str
+
+
+class FailedRow(Row):
+    """A cell that ended in an error."""
+
+    kind: str
+    name: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All that a study's folder says; every list is in the plan's order. Made by :func:`study.collect.collect`."""
+
+    zero_shot: list[ZeroShotRow] = field(default_factory=list)
+    embeds: list[EmbedRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+    trainings: list[TrainingRow] = field(default_factory=list)
+    tests: list[EvaluatedRow] = field(default_factory=list)
+    failed: list[FailedRow] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # paths, relative to the study's folder, of cells that have yet to be done
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell of the plan is done."""
+        return not (self.failed or self.missing)

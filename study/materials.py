@@ -1,0 +1,158 @@
+"""What the cells of a study are made from: tasks, encoders, class embeddings, each loaded once; and the hashes that identify them.
+
+The weights of a model and the images of a task are hashed whole the first time. The hash is kept in OUT/hashes with a *stamp*,
+which is quick to make and changes when the thing may have changed: names, sizes and times of modification of the files, and of
+a model that open_clip or a hub knows by name that name. Tasks whose images are drawn or lie in arrays have no stamp and
+are hashed once in every process, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.errors import Interrupted
+from common.files import read_json, slug, write_json
+from datasets.prompts import chosen_templates
+from datasets.registry import checked_name, load_task
+from datasets.samples import EncodedSamples, located
+from datasets.task import Task
+from engine.classifier import Classifier
+from engine.embed import LoadOptions
+from engine.runtime import Runtime
+from models.selection import Selection, select_encoder
+from models.zoo import resolve
+from study.plan import Plan
+
+PIXELS = 3 * 224 * 224  # bytes of an image in the pixel cache, roughly
+CACHE_SHARE = 0.1  # of the free disk space that the pixel cache of one task may take
+
+
+class Materials:
+    """The tasks and encoders of a plan, for one process; only the last encoder is kept."""
+
+    def __init__(self, plan: Plan, out: Path, runtime: Runtime, load: LoadOptions) -> None:
+        self.plan, self.out, self.runtime, self._load = plan, out, runtime, load
+        self._tasks: dict[tuple[str, str], Task] = {}
+        self._weights: dict[str, str] = {}
+        self._broken: dict[tuple[str, Path | None], Exception] = {}  # what could not be loaded: not to be tried for every cell
+        self._encoder: tuple[tuple[str, Path | None], Selection] | None = None
+        self._classes: tuple[tuple[Any, ...], tuple[Classifier, float]] | None = None
+
+    def task(self, name: str, split: str) -> Task:
+        """One split of a task, with the plan's prompts."""
+        if (name, split) not in self._tasks:
+            plan = self.plan
+            self._tasks[name, split] = load_task(name, split, data_dir=plan.data_dir, val_p=plan.val_p, prompts=plan.prompts)
+        return self._tasks[name, split]
+
+    def templates(self, name: str) -> tuple[str, ...] | None:
+        """The prompts that the plan gives a task; None where it leaves the task its own."""
+        return None if self.plan.prompts is None else chosen_templates(checked_name(name).base, self.plan.prompts)
+
+    def fingerprint(self, name: str, split: str) -> str:
+        """The task's fingerprint; of unchanged files it is looked up."""
+        task = self.task(name, split)
+        if "fingerprint" not in task.__dict__:  # where functools.cached_property puts it
+            stamp = _stamp_of_files(task)
+            task.__dict__["fingerprint"] = self._looked_up(f"{name}_{split}", stamp, lambda: task.fingerprint)
+        return task.fingerprint
+
+    def selection(self, model: str, checkpoint: Path | None = None) -> Selection:
+        """The encoder of a model as published, or of one of its checkpoints."""
+        wanted = (model, checkpoint)
+        if wanted in self._broken:
+            raise self._broken[wanted]
+        if self._encoder is None or self._encoder[0] != wanted:
+            self.drop_encoder()
+            try:
+                self._encoder = wanted, select_encoder(None if checkpoint else model, checkpoint, {})
+            except Interrupted:
+                raise
+            except Exception as error:
+                self._broken[wanted] = error
+                raise
+        return self._encoder[1]
+
+    def drop_encoder(self) -> None:
+        """Make room."""
+        self._encoder = self._classes = None
+
+    def weights(self, model: str) -> str:
+        """SHA-256 of a model's weights; looked up where the model's files, or its name, are those of an earlier look."""
+        if model not in self._weights:
+            self._weights[model] = self._looked_up(model, _stamp_of_model(model), lambda: self.selection(model).sha256)
+        return self._weights[model]
+
+    def classifier(self, model: str, task: Task) -> tuple[Classifier, float]:
+        """The untuned model with the class texts of a task embedded, and the seconds that took. Both its splits share it."""
+        wanted = (model, task.classnames, task.templates)
+        encoder = self.selection(model).encoder.to(self.runtime.device)
+        if self._classes is None or self._classes[0] != wanted:
+            started = time.perf_counter()
+            with torch.no_grad(), self.runtime.autocast():
+                classifier = Classifier(encoder, task.prompts()).to(self.runtime.device)
+            self._classes = wanted, (classifier, time.perf_counter() - started)
+        return self._classes[1]
+
+    def load_options(self, task: Task) -> LoadOptions:
+        """How to load the images of a task.
+
+        Where nothing was said of a pixel cache, there is one in OUT/pixels for image files that are trained on or tested on again
+        and again, unless it would take more than a tenth of the free space.
+        """
+        under, _ = located(task.samples, [])
+        if self._load.pixel_cache or not (self.plan.tunings and isinstance(under, EncodedSamples)):
+            return self._load
+        fits = PIXELS * len(task) <= CACHE_SHARE * shutil.disk_usage(self.out).free
+        return replace(self._load, pixel_cache=self.out / "pixels") if fits else self._load
+
+    def _looked_up(self, name: str, stamp: Sequence[Any] | None, make: Callable[[], str]) -> str:
+        """The hash of what has this stamp: kept from an earlier time, or made."""
+        if stamp is None:
+            return make()
+        mark = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+        path = self.out / "hashes" / f"{slug(name)[-80:]}-{mark[:12]}.json"
+        if path.exists() and (kept := read_json(path)).get("stamp") == mark:
+            return str(kept["sha256"])
+        made = make()
+        write_json(path, {"name": name, "stamp": mark, "sha256": made})
+        return made
+
+
+def _stamp_of_files(task: Task) -> Sequence[Any] | None:
+    """The listing, and size and time of modification of every image file; None for a task that is not made of files of its own."""
+    under, places = located(task.samples, np.arange(len(task)))
+    if not callable(path := getattr(under, "path", None)):
+        return None
+    digest = hashlib.sha256()
+    for stamp in _stamps(path(int(place)) for place in places):
+        digest.update(repr(stamp).encode())
+    return task.name, task.split, task.listing, digest.hexdigest()
+
+
+def _stamp_of_model(model: str) -> Sequence[Any]:
+    """Where the weights come from; of files on this machine also their sizes and times of modification."""
+    source = resolve(model)
+    places = [Path(place).expanduser() for place in (source.architecture, source.pretrained) if place]
+    files = [file for place in places if place.exists() for file in (sorted(place.iterdir()) if place.is_dir() else [place])]
+    stamps = [[str(file), *stamp] for file, stamp in zip(files, _stamps(files), strict=True)]
+    return source.kind, source.architecture, source.pretrained, stamps
+
+
+def _stamps(paths: Iterable[Path]) -> Iterable[tuple[int, int]]:
+    for path in paths:
+        try:
+            of = path.stat()
+            yield of.st_size, of.st_mtime_ns
+        except OSError:
+            yield -1, -1  # a missing file is told when it is read

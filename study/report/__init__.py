@@ -1,0 +1,1 @@
+"""A study's report: what it says (sections), as blocks (document), and how blocks are written (html, markdown)."""
