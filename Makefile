@@ -1,4 +1,4 @@
-# make demo    the main job on the tiny model, after setting everything up
+# make demo    the IIMM experiment in miniature, after setting everything up
 # make test    the tests, after setting everything up
 # make lint    ruff and types
 # Everything is installed into the active virtual environment, or into .venv when none is active. What is installed already
@@ -13,7 +13,7 @@ INSTALLED_DEV := $(VENV)/.clipscope-installed-dev
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
-	$(PYTHON) demo.py
+	$(PYTHON) reproduce.py plans/demo.toml --num-workers 0
 
 test: $(INSTALLED_DEV)
 	$(PYTHON) -m pytest
@@ -42,4 +42,4 @@ $(INSTALLED_DEV): requirements-dev.txt requirements.txt | $(PYTHON)
 	@touch $(INSTALLED) $@
 
 clean:
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv studies/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

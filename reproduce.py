@@ -32,13 +32,11 @@ if TYPE_CHECKING:
     from study.plan import Plan
     from study.run import RunOptions
 
-DEMO = Path(__file__).parent / "plans" / "demo.toml"
-
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
-    parser.add_argument("plan", type=Path, nargs="?", metavar="PLAN", help="TOML file, see plans/ (default: demo.toml there)")
+    parser.add_argument("plan", type=Path, metavar="PLAN", help="TOML file, see plans/")
     parser.add_argument("--out", type=Path, help="folder of the study (default: studies/ and the plan's name)")
 
     which = parser.add_argument_group("which part of it")
@@ -64,9 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     where.add_argument("--sbatch", action="append", default=[], metavar="NAME=VALUE", help="slurm: a further option of sbatch; repeatable")
     where.add_argument("--wait", action="store_true", help="slurm: wait for the jobs, then write the report")
     add_run_arguments(parser)
-    args = parser.parse_args()
-    args.plan = args.plan or DEMO
-    return args
+    return parser.parse_args()
 
 
 def shard(text: str) -> tuple[int, int]:

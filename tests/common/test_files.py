@@ -104,6 +104,11 @@ def test_damaged_json_names_the_file(tmp_path, content):
         read_json(tmp_path / "b.json")
 
 
+def test_a_folder_is_no_json(tmp_path):
+    with pytest.raises(UserError, match="Cannot read"):
+        read_json(tmp_path)
+
+
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
