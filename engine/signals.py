@@ -26,12 +26,26 @@ class StopRequest:
         self.name = signal.Signals(number).name
 
 
+_unheeded: list[str] = []
+
+
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While the block runs, SIGTERM and SIGUSR1 are noted in the yielded :class:`StopRequest` instead of ending the process."""
+    """While the block runs, SIGTERM and SIGUSR1 are noted in the yielded :class:`StopRequest` instead of ending the process.
+
+    One that came too late to be heeded in the block is left for :func:`heed`.
+    """
     request = StopRequest()
     with _handled_by(request.note):
         yield request
+    if request.name is not None:
+        _unheeded.append(request.name)
+
+
+def heed() -> None:
+    """Raise :class:`Interrupted` for a signal that came after a training's last step, for those who have more work to do."""
+    if _unheeded:
+        raise Interrupted(f"Stopped by {_unheeded.pop()}; run again with --resume.")
 
 
 @contextmanager
@@ -41,6 +55,7 @@ def stopped_at_once() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(f"Stopped by {signal.Signals(number).name}; run again with --resume.")
 
+    _unheeded.clear()
     with _handled_by(stop):
         yield
 

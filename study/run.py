@@ -109,11 +109,14 @@ def _locked(handle: int, wait: bool) -> bool:
 
 
 def _run_cells(unit: Unit, materials: Materials, options: RunOptions, progress: Progress) -> None:
+    from engine.signals import heed
+
     for cell in unit.cells:
         progress.seen += 1
         look = look_at(cell, unit, materials)
         if look.state in (TO_DO, CHANGED) or (look.state == FAILED and options.retry_failed):
             _run_cell(cell, unit, materials, look, progress)
+            heed()
 
 
 class Look(NamedTuple):

@@ -29,7 +29,6 @@ def write_report(plan: Plan, collected: Collected, analysis: Analysis, figures: 
     sources = Sources(analysis, collected)
     sections = [
         _main_numbers(collected, analysis),
-        Section("plan", "The plan", record.plan_blocks(plan)),
         Section("gains", "Gains", [results.gains_table(analysis)]),
         _lines(plan, analysis, figures, sources),
         _agreement(analysis, figures, sources),
@@ -38,6 +37,7 @@ def write_report(plan: Plan, collected: Collected, analysis: Analysis, figures: 
         _scores(analysis, collected),
         Section("cost", "Cost", [*_named(figures, "cost"), *results.cost_tables(analysis)]),
         Section("geometry", "Geometry of the embeddings", _named(figures, "geometry")),
+        Section("plan", "The plan", record.plan_blocks(plan)),
         Section("unfinished", "Failed and missing cells", record.unfinished_blocks(collected)),
         Section("provenance", "Provenance", record.provenance_blocks(collected, out)),
     ]

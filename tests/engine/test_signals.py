@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from common.errors import Interrupted
-from engine.signals import STOPPING, stop_requests, stopped_at_once
+from engine.signals import STOPPING, heed, stop_requests, stopped_at_once
 
 
 def handlers():
@@ -45,6 +45,20 @@ def test_a_request_within_a_block_that_ends_at_once():
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.name == "SIGTERM"
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_request_that_came_too_late_is_kept_for_who_has_more_to_do():
+    with stopped_at_once():
+        heed()  # nothing yet
+        with stop_requests():
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Interrupted, match="Stopped by SIGUSR1"):
+            heed()
+        heed()  # once
+        with stop_requests():
+            os.kill(os.getpid(), signal.SIGTERM)
+    with stopped_at_once():
+        heed()  # of earlier work
 
 
 def test_ctrl_c_is_left_alone():
