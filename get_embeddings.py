@@ -100,7 +100,7 @@ def embed_tasks(runtime: Runtime, selection: Selection, tasks: list[Task], optio
     kept = {path for path in paths if path.exists() and not args.overwrite}  # asked once: soon the main process adds files
     for path, task in paths.items():
         if path in kept:
-            runtime.say(f"kept {path}{differences(path, selection, task)} (--overwrite makes it anew)")
+            runtime.say(f"kept {path}{differences(path, selection, task, options)} (--overwrite makes it anew)")
         else:
             embed(runtime, selection, task, options, path, args.format)
         if args.measure and runtime.is_main:
@@ -152,7 +152,7 @@ def report(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     print(f"Rows added to {args.measure_outpath}: {added}; already there: {len(rows) - added}.", flush=True)
 
 
-def differences(path: Path, selection: Selection, task: Task) -> str:
+def differences(path: Path, selection: Selection, task: Task, options: LoadOptions) -> str:
     """In what the file that is kept differs from the one that was asked for, as words to add; nothing when in nothing."""
     import json
 
@@ -163,6 +163,7 @@ def differences(path: Path, selection: Selection, task: Task) -> str:
         "weights": (kept.get("checkpoint_sha256"), selection.sha256),
         "prompts": (kept.get("templates"), json.dumps(list(task.templates), ensure_ascii=False)),
         "images": (kept.get("fingerprint"), task.fingerprint),
+        "decoding": (kept.get("decode", options.decode), options.decode),
     }
     others = [what for what, (of_kept, of_asked) in asked.items() if of_kept != of_asked]
     return f", made from OTHER {' and '.join(others)}" if others else ""

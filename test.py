@@ -80,7 +80,7 @@ def say_worst_group(runtime: Runtime, task: Task, evaluation: Evaluation) -> Non
 
 def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evaluation, runtime: Runtime, args: argparse.Namespace) -> None:
     """Put one evaluation on disk: its row, its JSON and, where there were any, the images that could not be read."""
-    from common.provenance import now, peak_memory_mib, versions
+    from common.provenance import now, versions
     from engine.results import record
 
     row: dict[str, Any] = {
@@ -103,9 +103,19 @@ def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evalu
         "created": now(),
         "versions": json.dumps(versions()),
     }
-    details = {
+    details = details_of(selection, task, evaluation, runtime, args)
+    written = record(outfile, row, details, f"{selection.label}_{task.name.split('/')[-1]}_{task.split}")
+    evaluation.skipped.write(written)
+
+
+def details_of(selection: Selection, task: Task, evaluation: Evaluation, runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
+    """What the JSON of a row says besides the row."""
+    from common.provenance import peak_memory_mib
+
+    return {
         "classnames": task.classnames,
         "seed": args.seed,
+        "decode": "full" if args.full_decode else "reduced",
         "device": str(runtime.device),
         "processes": runtime.world,
         "images_per_second": round(evaluation.n_images / evaluation.seconds, 2),
@@ -114,8 +124,6 @@ def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evalu
         "group_images": evaluation.group_images,
         "trained_on": selection.header.task if selection.header else None,
     }
-    written = record(outfile, row, details, f"{selection.label}_{task.name.split('/')[-1]}_{task.split}")
-    evaluation.skipped.write(written)
 
 
 if __name__ == "__main__":

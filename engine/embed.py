@@ -40,6 +40,11 @@ class LoadOptions:
     full_decode: bool = False
     pixel_cache: Path | None = None
 
+    @property
+    def decode(self) -> str:
+        """How JPEG files are decoded, as the metadata of embeddings says it."""
+        return "full" if self.full_decode else "reduced"
+
     @classmethod
     def of(cls, args: Namespace) -> LoadOptions:
         """What the command line says (:func:`common.arguments.add_run_arguments`)."""
@@ -152,7 +157,7 @@ def describe_run(
         text_seconds=f"{text_seconds:.3f}",
         n_skipped=str(n_skipped),
         batch_size=str(options.batch_size),
-        decode="full" if options.full_decode else "reduced",
+        decode=options.decode,
         device=runtime.device.type,
         processes=str(runtime.world),
     )

@@ -101,7 +101,7 @@ def embeddings_file(runtime: Runtime, model: str, request: TransferRequest) -> E
 def _found_or_made(runtime: Runtime, model: str, request: TransferRequest) -> EmbeddingsFile:
     """A saved file serves when images, split, prompts and weights are the same; else one is made, beside that of something else."""
     selection = select_model(model)
-    asked = _identity(selection, request.task)
+    asked = {**_identity(selection, request.task), "decode": request.load.decode}
     stem = f"{task_slug(request.task.name)}_{request.task.split}"
     folder = ensure_folder(request.embeddings_dir / selection.label)
     usual = embeddings_path(folder / stem, "safetensors")

@@ -100,6 +100,11 @@ def test_a_kept_file_of_other_prompts_or_images_is_told(embed, main_file, small_
     assert "made from OTHER images (" in embed(datasets=[name]).succeeded().stdout
 
 
+def test_a_kept_file_that_was_decoded_otherwise_says_so(embed):
+    embed().succeeded()
+    assert "made from OTHER decoding (" in embed("--full-decode").succeeded().stdout
+
+
 def test_several_templates_are_averaged_and_normalised(embed, main_file, small_model, name, tmp_path):
     (tmp_path / "more.txt").write_text("the colour {}\nall in {c}, large\n")
     embed("--template", "a photo of a {c}", "--template", tmp_path / "more.txt").succeeded()

@@ -397,3 +397,12 @@ def test_ncti_over_the_models_that_have_it():
 @pytest.mark.parametrize("measured", [[], [Measured("one", [], NctiParts(1.0, 1.0, 1.0))], [Measured("a", []), Measured("b", [])]])
 def test_one_model_is_not_compared(measured):
     assert ncti_comparison([*measured, Measured("without", [])]) == ""
+
+
+def test_embeddings_of_files_decoded_otherwise_do_not_serve(narrow_model, ask):
+    made = embeddings_file(start("cpu"), str(narrow_model), ask())
+    full = replace(ask(), load=replace(ask().load, full_decode=True))
+    other = embeddings_file(start("cpu"), str(narrow_model), full)
+    assert (other.found, other.path != made.path) == (False, True)
+    assert embeddings_file(start("cpu"), str(narrow_model), ask()).found
+    assert embeddings_file(start("cpu"), str(narrow_model), full).found
