@@ -49,6 +49,15 @@ def _random(architecture: str) -> nn.Module:
         return open_clip.create_model(architecture, pretrained=None, pretrained_text=False)
 
 
+def _slip(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
+    from models.slip import load_slip, random_slip
+
+    weights, tokenizer = str(source.pretrained), open_clip.get_tokenizer("ViT-B-16")  # CLIP's own vocabulary and context
+    if weights == RANDOM:
+        return random_slip(source.architecture, RANDOM_SEED), tokenizer
+    return load_slip(source.architecture, Path(weights)), tokenizer
+
+
 def _local_dir(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     if not any(Path(source.architecture).glob("*.safetensors")) and not any(Path(source.architecture).glob("*.[bp]*[nth]")):
         raise UserError(f"The model folder '{source.architecture}' has no weights; open_clip_model.safetensors is expected.")
@@ -88,6 +97,7 @@ def _huggingface(source: ModelSource) -> tuple[nn.Module, Callable[[list[str]], 
 
 _BUILDERS: dict[str, Callable[[ModelSource], tuple[nn.Module, Callable[[list[str]], Tensor]]]] = {
     "open_clip": _open_clip,
+    "slip": _slip,
     "local-dir": _local_dir,
     "hf-hub": _hf_hub,
     "huggingface": _huggingface,

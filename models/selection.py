@@ -14,7 +14,7 @@ from models.checkpoint import CheckpointHeader, base_sha256, checkpoint_sha256, 
 from models.encoder import Encoder
 from models.loading import load_encoder
 from models.tuning_options import TUNING_NAMES
-from models.zoo import ZOO
+from models.zoo import RANDOM, SLIP, ZOO
 
 DEFAULT_MODEL = "clip"
 ZERO_SHOT = "none"  # the tuning of an encoder as it was published
@@ -57,9 +57,20 @@ def select_encoder(model_name: str | None, model_path: Path | None, given: Mappi
 
 
 def model_slug(name: str) -> str:
-    """A model's name as part of a file name; of a folder, its last part and six digits of its absolute path's hash."""
-    folder = Path(name.removeprefix("local-dir:")).expanduser()
-    if name in ZOO or not folder.is_dir():
+    """A model's name as part of a file name; of a folder, its last part and six digits of its absolute path's hash.
+
+    Of SLIP's weights it is the architecture, the file's name and those digits: ``SLIP-ViT-B-16-slip_base_100ep-1f2e3d``.
+    """
+    architecture, _, weights = name.partition("/")
+    if architecture in SLIP and weights and weights != RANDOM:
+        return f"{architecture}-{_path_slug(Path(weights), Path(weights).stem)}"
+    folder = Path(name.removeprefix("local-dir:"))
+    if name in ZOO or not folder.expanduser().is_dir():
         return slug(name)
-    absolute = os.path.normpath(folder.absolute())
-    return f"{slug(Path(absolute).name)}-{hashlib.sha256(os.fsencode(absolute)).hexdigest()[:6]}"
+    return _path_slug(folder)
+
+
+def _path_slug(path: Path, label: str = "") -> str:
+    """``label``, by default the path's last part, and six digits that tell it from others of that name, however it is written."""
+    absolute = os.path.normpath(path.expanduser().absolute())
+    return f"{slug(label or Path(absolute).name)}-{hashlib.sha256(os.fsencode(absolute)).hexdigest()[:6]}"

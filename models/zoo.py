@@ -11,6 +11,7 @@ name                             encoder
 ``ARCH/PRETRAINED``              any architecture and tag of ``open_clip.list_pretrained()``
 ``ARCH/random``                  that architecture with weights drawn from seed 0: no download, for trying and timing
 ``ARCH/FILE``                    that architecture with weights from a .safetensors or .pt file
+``SLIP-ViT-B-16/FILE``           SLIP: the released slip_base_100ep.pt, or its tensors as .safetensors; also ViT-S-16, ViT-L-16
 ``hf-hub:org/name``              an open_clip model on the Hugging Face hub
 ``local-dir:PATH``               a folder with ``open_clip_config.json`` and weights
 ``PATH`` or ``org/name``         a folder or hub id of a Hugging Face ``CLIPModel``
@@ -21,6 +22,7 @@ To add a short name, add a line to :data:`ZOO`. Importing this module does not i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,12 +41,19 @@ ZOO: dict[str, str] = {
 }
 
 
+SLIP: dict[str, str] = {  # SLIP's architectures, and the released file that is usually meant (github.com/facebookresearch/SLIP)
+    "SLIP-ViT-S-16": "slip_small_100ep.pt",
+    "SLIP-ViT-B-16": "slip_base_100ep.pt",
+    "SLIP-ViT-L-16": "slip_large_100ep.pt",
+}
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """Where an encoder comes from. ``architecture`` is a folder or hub id for the kinds that carry their own config."""
 
     name: str
-    kind: Literal["open_clip", "local-dir", "hf-hub", "huggingface"]
+    kind: Literal["open_clip", "slip", "local-dir", "hf-hub", "huggingface"]
     architecture: str
     pretrained: str | None = None
 
@@ -66,7 +75,9 @@ def resolve(name: str) -> ModelSource:
 def canonical_name(name: str) -> str:
     """The short name in :data:`ZOO` of what ``name`` means, or ``name`` itself: what files record, free of machine paths."""
     short = {_place(resolve(known)): known for known in ZOO}
-    return short.get(_place(resolve(name)), name)
+    source = resolve(name)
+    own = f"{source.architecture}/{source.pretrained}" if source.kind == "slip" else name  # however the file's path was written
+    return short.get(_place(source), own)
 
 
 def _place(source: ModelSource) -> tuple[str, str, str | None]:
@@ -85,19 +96,32 @@ def _from_folder(name: str, folder: Path) -> ModelSource:
 
 
 def _from_pair(name: str, target: str) -> ModelSource:
-    """``ARCH/PRETRAINED`` when open_clip knows the architecture, otherwise a Hugging Face hub id."""
+    """``ARCH/PRETRAINED`` when the architecture is SLIP's or one that open_clip knows, otherwise a Hugging Face hub id."""
     import open_clip
 
     architecture, _, pretrained = target.partition("/")
+    if architecture in SLIP:
+        return ModelSource(name, "slip", architecture, _slip_weights(architecture, pretrained))
     architectures = open_clip.list_models()
     if architecture in architectures:
         check_pretrained(architecture, pretrained)
         return ModelSource(name, "open_clip", architecture, pretrained)
     if target.startswith((".", "/", "~")):
         raise UserError(f"The model folder '{target}' does not exist.")
-    if _is_typing_error(architecture, architectures):
-        raise unknown_name("architecture", architecture, architectures)
+    if _is_typing_error(architecture, [*architectures, *SLIP]):
+        raise unknown_name("architecture", architecture, [*architectures, *SLIP])
     return ModelSource(name, "huggingface", target)
+
+
+def _slip_weights(architecture: str, weights: str) -> str:
+    """The path of a SLIP checkpoint, in its shortest spelling, or :data:`RANDOM`."""
+    if weights == RANDOM:
+        return weights
+    path = os.path.normpath(Path(weights).expanduser())
+    if not weights or not Path(path).is_file():
+        missing = f"There is no file '{path}'" if weights else f"'{architecture}/' names no file"
+        raise UserError(f"{missing}; the weights of '{architecture}' are, e.g., the released {SLIP[architecture]}, or '{RANDOM}'.")
+    return path
 
 
 def _is_typing_error(architecture: str, architectures: list[str]) -> bool:
@@ -138,6 +162,9 @@ def _unknown_tag(architecture: str, pretrained: str, tags: list[str]) -> UserErr
 def _unknown(name: str) -> UserError:
     import open_clip
 
+    if name.lower().startswith("slip"):
+        meant = nearest(name, SLIP) or "SLIP-ViT-B-16"
+        return UserError(f"'{name}' is an architecture without weights; name their file too, e.g. '{meant}/{SLIP[meant]}'.")
     if name in open_clip.list_models():
         tags = open_clip.list_pretrained_tags_by_model(name) or [RANDOM]
         return UserError(f"'{name}' is an architecture without weights; name them too, e.g. '{name}/{tags[0]}'.")
