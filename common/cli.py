@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from common.errors import Interrupted, UserError, nearest
 
@@ -23,11 +23,26 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose description is the script's docstring. Wrong usage exits with status 2."""
+    """An argument parser whose description is the script's docstring. Wrong usage exits with status 2.
+
+    A flag may also be written with underscores, ``--batch_size 64`` for ``--batch-size 64``, as many released codes do.
+    """
 
     def __init__(self, documentation: str | None) -> None:
         # Abbreviations are off: one that works today would mean something else once an argument is added.
         super().__init__(description=documentation, formatter_class=_HelpFormatter, allow_abbrev=False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, after a known flag's underscores have become dashes; what follows a lone ``--`` is no flag."""
+        words = sys.argv[1:] if args is None else list(args)
+        end = words.index("--") if "--" in words else len(words)
+        return super().parse_known_args([self._dashed(word) for word in words[:end]] + words[end:], namespace)
+
+    def _dashed(self, word: str) -> str:
+        flag, equals, value = word.partition("=")
+        dashed = flag.replace("_", "-")
+        known = self._option_string_actions
+        return dashed + equals + value if flag.startswith("--") and flag not in known and dashed in known else word
 
     def error(self, message: str) -> NoReturn:
         """One sentence as for any other mistake, without the usage: with forty options it would bury the reason."""

@@ -78,6 +78,38 @@ def test_abbreviations_are_refused():
         parser.parse_args(["--metric", "a"])
 
 
+def flags():
+    parser = Parser("")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--in_its_own_way")
+    parser.add_argument("--note")
+    parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("names", nargs="*")
+    return parser
+
+
+@pytest.mark.parametrize("words", [["--batch_size", "64"], ["--batch_size=64"], ["--batch-size", "64"], ["--batch-size=64"]])
+def test_underscores_are_dashes_in_flags(words):
+    assert flags().parse_args([*words, "--no_cache"]) == flags().parse_args(["--batch-size", "64", "--no-cache"])
+
+
+def test_underscores_elsewhere_stay():
+    parsed = flags().parse_args(["--in_its_own_way", "a_b", "--note=--batch_size", "--", "c_d", "--batch_size"])
+    assert (parsed.in_its_own_way, parsed.note, parsed.batch_size) == ("a_b", "--batch_size", 128)
+    assert parsed.names == ["c_d", "--batch_size"]
+
+
+def test_the_words_of_the_process_are_read_too(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script.py", "--batch_size", "64"])
+    assert flags().parse_args().batch_size == 64
+
+
+@pytest.mark.parametrize("word", ["--batch_siz", "--bach_size", "--batch_si=64"])
+def test_underscores_bring_no_abbreviations_and_have_a_hint(word):
+    with pytest.raises(UserError, match=rf"unrecognized arguments: {word}; did you mean '--batch-size'\?"):
+        flags().parse_args([word])
+
+
 @pytest.mark.parametrize("name", ["train", "test", "get_embeddings", "get_metric_scores"])
 def test_help_needs_neither_torch_nor_any_other_large_package(name):
     code = f"""
