@@ -7,11 +7,24 @@ is the same. Towers that attend in both directions (SigLIP) read the padding too
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
+
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class TextSequence:
+    """What the blocks of a text tower are fed with for one tokenised text of L positions, and where the feature is read."""
+
+    embeddings: Tensor  # [L, width] token embeddings, before positions are added; CoCa's appended token is the last one
+    positions: Tensor  # [L, width]
+    mask: Tensor | None  # [L, L], added to the attention's logits; None: every position sees every other
+    pooled: int  # the position whose feature is read
 
 
 class TextTower:
@@ -67,6 +80,8 @@ class TextTower:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token embeddings [B, L, width], before positions are added: the place where pseudo-tokens go."""
+        if not self.is_open_clip:
+            return self.module.transformer.get_input_embeddings()(tokens)
         return self.module.token_embedding(tokens).to(self.module.transformer.get_cast_dtype())
 
     def encode(self, tokens: Tensor) -> Tensor:
@@ -78,19 +93,50 @@ class TextTower:
 
     def encode_embeddings(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
         """Features [B, D] of token embeddings [B, L, width]; ``tokens`` [B, L] say where the feature is read."""
-        length = embeddings.shape[1]
-        x, mask = self._with_class_token(embeddings, tokens) if self.has_class_token else (embeddings, self._mask(length))
-        x = x + self._positions(length).to(x.dtype)
-        x = self.module.transformer(x, attn_mask=mask)
+        if not self.is_open_clip:
+            return self._encode_huggingface(embeddings, tokens)
+        x = self._with_class_token(embeddings) + self._positions(embeddings.shape[1]).to(embeddings.dtype)
+        x = self.module.transformer(x, attn_mask=self._mask(tokens, x.dtype))
         if self.has_class_token:
-            pooled = self.module.ln_final(x[:, -1])
-        else:
-            pooled = text_global_pool(self.module.ln_final(x), tokens, self.pool_type, eos_token_id=self.eos_id)
-        return self._project(pooled)
+            return self.head(x[:, -1])
+        return self._project(text_global_pool(self.module.ln_final(x), tokens, self.pool_type, eos_token_id=self.eos_id))
 
-    def _mask(self, length: int) -> Tensor | None:
-        mask = self.module.attn_mask
-        return None if mask is None else mask[:length, :length]
+    def sequence(self, tokens: Tensor) -> TextSequence:
+        """What the blocks get for ``tokens`` [1, L], trimmed or not; :class:`UserError` where they are not open_clip's."""
+        if not self.is_open_clip or (self.pool_type == "none" and not self.has_class_token):
+            raise UserError(f"A text tower of the kind {type(self.module).__name__} shows neither its mask nor where its feature is read.")
+        embeddings = self._with_class_token(self.embed(tokens))
+        mask = self._mask(tokens, embeddings.dtype)
+        if mask is not None and mask.ndim == 3:  # one for each head, all alike
+            mask = mask[0]
+        positions = self._positions(tokens.shape[1]).to(embeddings.dtype)
+        return TextSequence(embeddings[0], positions, mask, self._pooled(tokens))
+
+    def head(self, x: Tensor) -> Tensor:
+        """Features [B, D], not normalised, of what the blocks give at the pooled position [B, width]."""
+        return self._project(self.module.ln_final(x))
+
+    def _encode_huggingface(self, embeddings: Tensor, tokens: Tensor) -> Tensor:
+        attention_mask = (tokens != self.module.config.pad_token_id).long()
+        output = self.module.transformer(inputs_embeds=embeddings, attention_mask=attention_mask)
+        return self.module.proj(self.module.pooler(output, attention_mask))
+
+    def _pooled(self, tokens: Tensor) -> int:
+        if self.has_class_token:
+            return tokens.shape[1]
+        if self.pool_type in ("first", "last"):
+            return 0 if self.pool_type == "first" else tokens.shape[1] - 1
+        return int(self.end_of_text(tokens))
+
+    def _mask(self, tokens: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """The causal mask, the padding mask or their sum, [L, L] or, where it knows the padding, [B * heads, L, L]."""
+        length = tokens.shape[1] + self.has_class_token
+        causal = self.module.attn_mask
+        causal = None if causal is None else causal[:length, :length]
+        if not self.has_class_token and not getattr(self.module, "use_pad_mask", False):
+            return causal
+        padding = self.module._build_additive_mask(tokens, length, dtype)
+        return padding if causal is None else causal + padding
 
     def _positions(self, length: int) -> Tensor:
         positions = self.module.positional_embedding
@@ -98,11 +144,11 @@ class TextTower:
             return torch.cat([positions[:length], positions[-1:]])
         return positions[:length]
 
-    def _with_class_token(self, embeddings: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        batch, length, _ = embeddings.shape
-        token = self.module.cls_emb.to(embeddings.dtype).expand(batch, 1, -1)
-        padding = self.module._build_additive_mask(tokens, length + 1, embeddings.dtype)
-        return torch.cat([embeddings, token], dim=1), self.module.attn_mask[: length + 1, : length + 1] + padding
+    def _with_class_token(self, embeddings: Tensor) -> Tensor:
+        if not self.has_class_token:
+            return embeddings
+        token = self.module.cls_emb.to(embeddings.dtype).expand(len(embeddings), 1, -1)
+        return torch.cat([embeddings, token], dim=1)
 
     def _project(self, pooled: Tensor) -> Tensor:
         projection = self.module.text_projection

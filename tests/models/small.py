@@ -87,8 +87,23 @@ def convnext() -> nn.Module:
 
 @_seeded
 def siglip() -> nn.Module:
-    """SigLIP's image tower: a timm ViT with fused qkv and a pooling attention with latent query."""
+    """SigLIP's image tower: a timm ViT without class token, with fused qkv and a pooling attention with latent query."""
     return _with_trunk(VisionTransformer(**TRUNK, class_token=False, global_pool="map"))
+
+
+@_seeded
+def siglip_both() -> nn.Module:
+    """Both towers in the form of SigLIP's: the text tower of :func:`siglip_text`, the image tower of :func:`siglip` without a head."""
+    model = siglip_text()
+    model.visual = siglip().visual
+    model.visual.head = nn.Sequential()
+    return model
+
+
+@_seeded
+def slip() -> nn.Module:
+    """SLIP: CLIP's text tower, and a timm ViT with class token and a linear projection."""
+    return _with_trunk(VisionTransformer(**TRUNK))
 
 
 @_seeded
@@ -126,6 +141,12 @@ def full_size(architecture: str) -> nn.Module:
         return open_clip.create_model(architecture, pretrained=None)
     finally:
         logging.disable(logging.NOTSET)
+
+
+@functools.cache
+def vit_b_32() -> Encoder:
+    """The architecture of `clip` with random weights, built once: it takes seconds."""
+    return encoder(full_size("ViT-B-32-quickgelu"), noise=0)
 
 
 def encoder(model: nn.Module, vocabulary: int = VOCABULARY, length: int = 77, noise: float = 0.05) -> Encoder:

@@ -11,6 +11,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
+from common.errors import UserError
 from models.encoder import Encoder
 from models.text_tower import TextTower
 from tests.models import small
@@ -89,6 +90,52 @@ def test_embeddings_of_the_tokens_give_the_features_of_the_tokens(name: str) -> 
     assert torch.equal(tower.encode_embeddings(tower.embed(trimmed), trimmed), tower.encode(trimmed))
 
 
+def _padding_mask() -> nn.Module:
+    """Attends in both directions, but not to padding."""
+    model = small.custom_text(no_causal_mask=True)
+    model.text.use_pad_mask = True
+    return model
+
+
+SEQUENCES: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    **{name: (build, small.VOCABULARY, length) for name, (build, length) in CAUSAL.items()},
+    "siglip": (small.siglip_text, 320, 16),
+    "first": (lambda: small.custom_text(pool_type="first"), small.VOCABULARY, 77),
+    "last": (lambda: small.custom_text(pool_type="last"), small.VOCABULARY, 77),
+    "padding mask": (_padding_mask, small.VOCABULARY, 77),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+@torch.no_grad()
+def test_blocks_fed_with_the_sequence_give_the_feature(name: str) -> None:
+    build, vocabulary, length = SEQUENCES[name]
+    encoder = small.encoder(build(), vocabulary, length)
+    tower = encoder.text_tower
+    for prompt in ("a cat", "wow! what"):
+        tokens = encoder._tokenizer([prompt])
+        expected = encoder.model.encode_text(tokens, normalize=False)
+        for cut in (tokens, tower.trim(tokens)):
+            sequence = tower.sequence(cut)
+            x = tower.module.transformer((sequence.embeddings + sequence.positions)[None], attn_mask=sequence.mask)
+            torch.testing.assert_close(tower.head(x[:, sequence.pooled]), expected, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_padding_mask_is_heeded() -> None:
+    encoder = small.encoder(_padding_mask())
+    tokens = encoder._tokenizer(small.PROMPTS)
+    torch.testing.assert_close(encoder.text_tower.encode(tokens), encoder.model.encode_text(tokens, normalize=False), atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_gives_no_sequence_says_so(tmp_path: Path) -> None:
+    for model in (small.huggingface_text(tmp_path), small.custom_text(pool_type="none")):
+        tower = TextTower(model)
+        with pytest.raises(UserError, match=f"kind {type(tower.module).__name__} shows neither"):
+            tower.sequence(torch.ones(1, 5, dtype=torch.int64))
+
+
 def test_gradients_reach_a_pseudo_token() -> None:
     tower, tokens = TextTower(_model("clip")), TextTower(_model("clip")).trim(_tokens(77))
     embeddings = tower.embed(tokens).detach().requires_grad_(True)
@@ -113,7 +160,9 @@ def test_a_huggingface_tower_runs_as_it_is(tmp_path: Path) -> None:
     encoder = small.encoder(small.huggingface_text(tmp_path), vocabulary=100, length=20)
     tokens = encoder._tokenizer(["a cat", "dog"])
     assert encoder.text_tower.trim(tokens) is tokens
-    torch.testing.assert_close(encoder.text_tower.encode(tokens), encoder.model.encode_text(tokens, normalize=False))
+    tower = encoder.text_tower
+    torch.testing.assert_close(tower.encode(tokens), encoder.model.encode_text(tokens, normalize=False))
+    torch.testing.assert_close(tower.encode_embeddings(tower.embed(tokens), tokens), tower.encode(tokens))
 
 
 @pytest.mark.parametrize("architecture", ["ViT-B-32-quickgelu", "coca_ViT-B-32", "EVA02-B-16", "ViT-B-16-SigLIP", "PE-Core-B-16"])
