@@ -4,8 +4,11 @@
     python test.py --model-path ckpts/RUN_best.safetensors --eval-datasets Digits Shapes-Color
     python test.py --model-name clip --eval-datasets imagefolder:photos --template "a photo of a {c}"
     python test.py --model-name clip --eval-datasets DTD EuroSAT --prompts openai --corruption motion_blur --severity 3
+    python test.py --model-name tiny --eval-datasets Digits --image-features oti
 
 Without --model-path this is zero-shot classification: an image belongs to the class whose prompt's embedding is nearest.
+With --image-features oti (made by oti.py) or --class-features ovi (made by ovi.py --use-class-names) it is the nearest by
+inverted features.
 One row per data set is added to --outfile as soon as it is finished, with a JSON of everything known about it beside the
 table; earlier rows stay.
 """
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments
 from common.cli import Parser, run, tuning_flags
 from datasets.arguments import add_corruption_arguments, load_asked
+from inversion.zero_shot_flags import add_inverted_features, asked_sides, inverts
 
 if TYPE_CHECKING:
     from datasets.task import Task
@@ -35,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--eval-datasets", nargs="+", required=True, metavar="NAME", help="what to test on; imagefolder:PATH too")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="which part of them")
     parser.add_argument("--outfile", type=Path, default=Path("results/results.csv"), help="CSV table to add rows to")
+    add_inverted_features(parser)
     add_data_arguments(parser, val_p=0.1)
     add_corruption_arguments(parser)
     add_run_arguments(parser)
@@ -44,10 +49,12 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Test as the command line says."""
     args = parse_arguments()
+    inverts(args)  # refuses flags that contradict one another, before anything is loaded
     from engine.embed import LoadOptions, in_background
     from engine.evaluate import check_probe, evaluate
     from engine.results import check_recordable
     from engine.runtime import start
+    from inversion.zero_shot import evaluate_inverted
     from models.selection import select_encoder
 
     check_recordable(args.outfile)
@@ -56,11 +63,14 @@ def main() -> None:
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
     for task in tasks:
         check_probe(selection.encoder, task)
-    options = LoadOptions.of(args)
+    sides, options = asked_sides(args, selection.label), LoadOptions.of(args)
     runtime.say(f"{'data set':<28} {'images':>7} {'top-1':>7} {'per class':>9} {'seconds':>8}")
     for task in tasks:
         with in_background(lambda task=task: runtime.is_main and task.fingerprint):
-            evaluation = evaluate(runtime, selection.encoder, task, options)
+            if sides is None:
+                evaluation = evaluate(runtime, selection.encoder, task, options)
+            else:
+                evaluation = evaluate_inverted(runtime, selection, task, options, *sides)
         runtime.say(
             f"{task.name:<28} {evaluation.n_images:>7} {evaluation.top1:>7.4f} {evaluation.mean_per_class:>9.4f} {evaluation.seconds:>8.1f}"
         )
@@ -104,6 +114,10 @@ def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evalu
         "versions": json.dumps(versions()),
     }
     details = details_of(selection, task, evaluation, runtime, args)
+    if (sides := asked_sides(args, selection.label)) is not None:
+        from inversion.zero_shot import columns_of, inversions_of
+
+        row, details = row | columns_of(*sides), details | {"inversion": inversions_of(task, *sides)}
     written = record(outfile, row, details, f"{selection.label}_{task.name.split('/')[-1]}_{task.split}")
     evaluation.skipped.write(written)
 

@@ -80,6 +80,16 @@ def count_correct(runtime: Runtime, classifier: Classifier, task: Task, options:
     return Evaluation(*_accuracies(*of_classes[:2]), seconds, skipped, *_group_accuracies(names, *of_groups[:2]))
 
 
+def evaluation_of(predicted: np.ndarray, indices: np.ndarray, task: Task, seconds: float, skipped: SkippedImages) -> Evaluation:
+    """The accuracies of the classes ``predicted`` int64 [n] for the images at ``indices`` int64 [n] of ``task``."""
+    labels = task.labels[indices]
+    counts = _accuracies(*_correct_and_all(labels, predicted == labels, len(task.classnames)))
+    if task.groups is None:
+        return Evaluation(*counts, seconds, skipped)
+    names, groups = task.groups.names, task.groups.labels[indices]
+    return Evaluation(*counts, seconds, skipped, *_group_accuracies(names, *_correct_and_all(groups, predicted == labels, len(names))))
+
+
 def check_answered(unanswered: int, task: Task) -> None:
     """Refuse to count where logits are not finite: their greatest would be a class all the same."""
     if unanswered:
@@ -91,8 +101,12 @@ def check_answered(unanswered: int, task: Task) -> None:
 
 def accuracies_of(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[int, float, float]:
     """(number of images, top-1, mean per class) from predictions and labels [N]."""
-    total = np.bincount(labels, minlength=classes).astype(float)
-    return _accuracies(np.bincount(labels[predicted == labels], minlength=classes).astype(float), total)
+    return _accuracies(*_correct_and_all(labels, predicted == labels, classes))
+
+
+def _correct_and_all(labels: np.ndarray, correct: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of ``n`` labels: how many are correct, and how many there are."""
+    return np.bincount(labels[correct], minlength=n).astype(float), np.bincount(labels, minlength=n).astype(float)
 
 
 def _accuracies(correct: np.ndarray, total: np.ndarray) -> tuple[int, float, float]:

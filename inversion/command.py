@@ -1,0 +1,143 @@
+"""What oti.py and ovi.py do once their arguments are parsed."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.cli import tuning_flags
+from common.errors import UserError
+from engine.embed import LoadOptions
+from engine.results import check_recordable
+from engine.runtime import Runtime, start
+from inversion.arguments import inversion_options, recorded_options
+from inversion.features import native_features
+from inversion.items import CLASSES, Items, asked_items, count_cut
+from inversion.optimise import InversionOptions, Tower
+from inversion.pseudo_image import PseudoImage
+from inversion.pseudo_text import PseudoText
+from inversion.pseudo_tokens import inversion_folder
+from inversion.released_flags import chosen_model
+from inversion.run import Job, Tally, batch_size_for, run_job
+from models.selection import Selection, select_encoder
+from models.zoo import ModelSource
+
+PSEUDO_PATCHES = (  # as published, by architecture and weights; 1 for all others
+    (r"ViT-L-14(-quickgelu)?/openai", 4),
+    (r"ViT-L-14(-quickgelu)?/.*", 2),
+    (r"ViT-B-16-SigLIP/.*", 4),
+    (r"SLIP-ViT-L-16/.*", 2),
+)
+
+
+def run_command(kind: str, args: Namespace) -> None:
+    """Invert what the command line asks for, and validate it where that is asked for too."""
+    options = inversion_options(args)
+    _check(kind, args, options)
+    runtime = start(args.device, args.precision, args.seed)
+    if runtime.precision == "fp16":
+        raise UserError("--precision fp16 would need a loss scaler, which makes items depend on each other; use bf16 or fp32.")
+    items = asked_items(kind, args)
+    selection = select_encoder(chosen_model(args), args.model_path, tuning_flags(args))
+    selection.encoder.to(runtime.device)
+    job = _job(kind, runtime, selection, items, options, args)
+    tally = run_job(runtime, job, args.items_per_batch or batch_size_for(kind, runtime.device), args.save_frequency, args.overwrite)
+    _say_result(runtime, job.folder, tally)
+    if args.validate:
+        from inversion.validate import validate
+
+        validate(runtime, selection, items, kind, job.hyperparameters["exp_name"], args)
+    runtime.close()
+
+
+def pseudo_patches(source: ModelSource) -> int:
+    """The published number of pseudo-patches (P) of OVI for an encoder from ``source``, 1 for all that were not published."""
+    name = f"{source.architecture}/{source.pretrained}"
+    return next((number for pattern, number in PSEUDO_PATCHES if re.fullmatch(pattern, name)), 1)
+
+
+def experiment_name(args: Namespace, selection: Selection) -> str:
+    """The name of the inversion's folder: as typed, the stem of the configuration file, or the model."""
+    if args.exp_name:
+        return str(args.exp_name)
+    return Path(args.config).stem if args.config else selection.label
+
+
+def _check(kind: str, args: Namespace, options: InversionOptions) -> None:
+    """All that can be told before anything is loaded."""
+    _ = options.recorded  # refuses snapshots beyond the last step
+    if args.validate:
+        check_recordable(args.outfile)
+    if args.max_skipped:
+        raise UserError(
+            "--max-skipped is not for inversions: an image that cannot be read cannot be searched for; replace it, and leave the flag out."
+        )
+    if kind == "ovi" and args.use_class_names and args.validate:
+        raise UserError("--validate searches among texts, and class names are no data set for that; see test.py --class-features ovi.")
+
+
+def _job(kind: str, runtime: Runtime, selection: Selection, items: Items, options: InversionOptions, args: Namespace) -> Job:
+    encoder, exp_name, load = selection.encoder, experiment_name(args, selection), LoadOptions.of(args)
+    n_tokens = args.num_pseudo_tokens or (pseudo_patches(encoder.source) if kind == "ovi" else 1)
+    template = args.template_sentence if kind == "oti" or items.side == CLASSES else "{}"  # other texts are inverted as they are
+    tower: Tower = PseudoText(encoder, template, n_tokens) if kind == "oti" else PseudoImage(encoder, n_tokens)
+    hyperparameters = {
+        "kind": kind,
+        **_of_encoder(selection),
+        **_of_items(items),
+        "template": template,
+        "num_pseudo_tokens": n_tokens,
+        **recorded_options(options),
+        "precision": runtime.precision,
+        "decode": load.decode if kind == "oti" else None,
+        "exp_name": exp_name,
+    }
+    folder = inversion_folder(args.outfolder, kind, exp_name, items.name, items.split, items.side)
+    return Job(folder, items.collection, tower, lambda: _targets(runtime, selection, items, load, args.features), options, hyperparameters)
+
+
+def _of_encoder(selection: Selection) -> dict[str, str]:
+    return {
+        "model": selection.model,
+        "tuning": selection.tuning,
+        "checkpoint": selection.checkpoint,
+        "checkpoint_sha256": selection.sha256,
+    }
+
+
+def _of_items(items: Items) -> dict[str, str | int]:
+    return {
+        "dataset": items.name,
+        "split": items.split,
+        "side": items.side,
+        "fingerprint": items.collection.fingerprint,
+        "n_items": len(items.collection),
+        "n_empty": items.n_empty,
+    }
+
+
+def _targets(runtime: Runtime, selection: Selection, items: Items, load: LoadOptions, cache: Path) -> NDArray[np.float32]:
+    """The native features [N, D] of the items, which their inversions are to meet."""
+    if items.n_empty:
+        runtime.say(f"{items.n_empty} of {len(items.whole)} texts are empty and left out")
+    if items.whole.modality == "text" and runtime.is_main:
+        _say_cut(runtime, selection, items)
+    runtime.say(f"{items.name} {items.split} {items.side}: encoding {len(items.whole)} {items.whole.modality}s")
+    return native_features(runtime, selection, items.whole, items.name, items.split, load, cache)[items.rows]
+
+
+def _say_cut(runtime: Runtime, selection: Selection, items: Items) -> None:
+    if cut := count_cut(selection.encoder, items.collection.texts):
+        length = selection.encoder.text_tower.context_length
+        runtime.say(f"{cut} of {len(items.collection)} texts fill the context of {length} tokens; what they say behind it is not seen")
+
+
+def _say_result(runtime: Runtime, folder: Path, tally: Tally) -> None:
+    if tally.items:
+        n, seconds = tally.items, tally.seconds
+        losses = f"mean loss {tally.first / n:.4f} first, {tally.last / n:.4f} last"
+        runtime.say(f"{folder}: {n} items, {seconds:.1f} s, {n / seconds:.1f} items/s, {losses}")
