@@ -1,35 +1,20 @@
-"""Figures for a two-column paper: 3.35 inches a column, type of 8 and 7 points, colours that the colour-blind can tell apart.
-
-Drawn with Matplotlib's Agg and PDF backends, so no display is needed. The PDF embeds its fonts as TrueType, as publishers ask.
-"""
+"""The plot of a prediction: known tasks, the lines fitted to them, and new tasks with their intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from common.errors import UserError
-from common.files import replacing
+from common.figures import BLUE, COLUMN, GREY, VERMILLION, check_suffix, drawing, padded, panels, write
 from study.labels import boxes_along, label_points
 from study.prediction import GAIN, WORDS, Estimate, Fit, Prediction
 from study.regression import Line
 
-COLUMN_WIDTH, HEIGHT, DPI = 3.35, 3.0, 300  # inches, inches, dots per inch
-BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#5F5F5F"  # Okabe and Ito, "Color Universal Design" (2008)
-SUFFIXES = (".png", ".pdf")
-STYLE: Any = {
-    **{"font.family": "sans-serif", "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 7},
-    **{"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False},
-    **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6},
-    **{"pdf.fonttype": 42, "savefig.dpi": DPI, "figure.dpi": DPI},
-}
+HEIGHT = 3.0  # inches
 
 
 class NewPoint(NamedTuple):
@@ -40,27 +25,19 @@ class NewPoint(NamedTuple):
     estimate: Estimate
 
 
-def check_suffix(path: Path) -> None:
-    """UserError unless the file's name says PNG or PDF."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"'{path}' does not end in {' or '.join(SUFFIXES)}, which the plot can be written as.")
-
-
 def plot_prediction(path: Path, fits: Mapping[str, Fit], predictions: Sequence[Prediction], level: float = 0.95) -> None:
     """Write a panel for each fit: known tasks, line, confidence band, prediction interval, new tasks with their intervals."""
     check_suffix(path)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(COLUMN_WIDTH * len(fits), HEIGHT), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = list(zip(figure.subplots(1, len(fits), squeeze=False)[0], fits.values(), strict=True))
-        for axes, fit in panels:
+    with drawing(COLUMN * len(fits), HEIGHT) as figure:
+        drawn = list(zip(panels(figure, len(fits), len(fits)), fits.values(), strict=True))
+        for axes, fit in drawn:
             _draw(axes, fit, _new_points(fit, predictions), level)
-        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2 if len(fits) == 1 else 5)
+        figure.legend(*drawn[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2 if len(fits) == 1 else 5)
         figure.canvas.draw()  # lays out, after which it is known where a label would cover what
         figure.set_layout_engine("none")
-        for axes, fit in panels:
+        for axes, fit in drawn:
             _label(axes, fit, _new_points(fit, predictions))
-        _save(figure, path)
+        write(figure, path)
 
 
 def _new_points(fit: Fit, predictions: Sequence[Prediction]) -> list[NewPoint]:
@@ -70,7 +47,7 @@ def _new_points(fit: Fit, predictions: Sequence[Prediction]) -> list[NewPoint]:
 
 def _draw(axes: Axes, fit: Fit, new: Sequence[NewPoint], level: float) -> None:
     line, scores = fit.line, [point.score for point in new]
-    left, right = _padded([*line.x.tolist(), *scores])
+    left, right = padded([*line.x.tolist(), *scores], 0.1)
     at, share = np.linspace(left, right, 200), f"{100 * level:g} %"
     axes.fill_between(at, *line.prediction_interval(at, level), color=BLUE, alpha=0.13, lw=0, label=f"{share} prediction interval")
     axes.fill_between(at, *line.confidence_band(at, level), color=BLUE, alpha=0.28, lw=0, label=f"{share} confidence band")
@@ -81,7 +58,7 @@ def _draw(axes: Axes, fit: Fit, new: Sequence[NewPoint], level: float) -> None:
         axes.errorbar(scores, values, [values - low, high - values], fmt="D", color=VERMILLION, ms=4.5, lw=1, capsize=2.5, label="new task")
     axes.set(xlim=(left, right), ylim=_height(line, new, level), xlabel=fit.measure, ylabel=WORDS[fit.outcome])
     axes.locator_params(axis="x", nbins=6)
-    axes.set_title(f"$R^2$ = {line.r2:.2f}, p = {line.p:.2g}, n = {line.n}", loc="left", color=GREY)
+    axes.set_title(f"$R^2$ = {line.r2:.2f}, p = {line.p:.2g}, n = {line.n}", color=GREY)
 
 
 def _label(axes: Axes, fit: Fit, new: Sequence[NewPoint]) -> None:
@@ -96,11 +73,6 @@ def _label(axes: Axes, fit: Fit, new: Sequence[NewPoint]) -> None:
     label_points(axes, [of.task for of in fit.known], known, with_new, fontsize=7, color="black")
 
 
-def _padded(values: Sequence[float]) -> tuple[float, float]:
-    reach = 0.1 * (max(values) - min(values))
-    return min(values) - reach, max(values) + reach
-
-
 def _height(line: Line, new: Sequence[NewPoint], level: float) -> tuple[float, float]:
     """Limits that show all points and of the intervals as much as leaves the points most of the room."""
     low, high = float(line.y.min()), float(line.y.max())
@@ -108,11 +80,4 @@ def _height(line: Line, new: Sequence[NewPoint], level: float) -> tuple[float, f
     bands += [(point.estimate.low, point.estimate.high, 1.0) for point in new]
     ends = [max(lower, low - room * (high - low)) for lower, _, room in bands]
     ends += [min(upper, high + room * (high - low)) for _, upper, room in bands]
-    return _padded([low, high, *(point.estimate.value for point in new), *ends])
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Without the time of writing, so that the same numbers give the same file."""
-    kind = path.suffix.lower().lstrip(".")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind, metadata={"CreationDate": None} if kind == "pdf" else {"Software": None})
+    return padded([low, high, *(point.estimate.value for point in new), *ends], 0.1)

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from common.figures import BLACK, GREY, SKY, VERMILLION, Drawn, columns_for, drawing, pages, panels, save, short
 from study.analysis import Analysis
 from study.comparison import Compared
-from study.figures import GREY, VERMILLION
-from study.plots.style import BLACK, SKY, Drawn, columns_for, drawing, pages, panels, save, short, title_of
+from study.plots.style import title_of
 
 TALLEST = 9.0  # inches
 BAR = 0.13  # inches for each

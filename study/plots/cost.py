@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from common.figures import BLUE, COLUMN, GREEN, ORANGE, PAGE, PALE, VERMILLION, Drawn, drawing, pages, panels, save, short
 from study.analysis import Analysis
 from study.costs import MeasureCost, TrainingCost
-from study.figures import BLUE, VERMILLION
-from study.plots.style import COLUMN, GREEN, ORANGE, PAGE, PALE, Drawn, drawing, pages, panels, save, short
 
 TALLEST, BAR = 9.0, 0.14  # inches: a page; each bar
 LEAST = 1e-4  # seconds; less than can be told by a clock is drawn as this

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from common.figures import BLUE, GREEN, ORANGE, PAGE, VERMILLION, Drawn, density_curve, drawing, pages, panels, remark, save, short
 from study.collected import Collected, EmbedRow
-from study.figures import BLUE, VERMILLION
-from study.plots.style import GREEN, ORANGE, PAGE, Drawn, drawing, pages, panels, remark, save, short
 
 ROWS = 12  # of panels to a figure
 LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -53,21 +51,8 @@ def _panel(axes: Axes, row: EmbedRow | None, title: str) -> None:
         return remark(axes, "not embedded", 20)
     for name, (_, style) in LOOKS.items():
         if sum((histogram := row["histograms"].get(name) or {"counts": []})["counts"]):
-            _curve(axes, histogram, style)
+            density_curve(axes, histogram["edges"], histogram["counts"], **style)
     axes.set_ylim(bottom=0)
-
-
-def _curve(axes: Axes, histogram: Mapping[str, Sequence[float]], style: Mapping[str, Any]) -> None:
-    """The outline of a histogram as a density, without its empty ends, and its mean on the axis."""
-    edges, counts = np.asarray(histogram["edges"], np.float64), np.asarray(histogram["counts"], np.float64)
-    filled = np.flatnonzero(counts > 1e-4 * counts.max())
-    first, last = filled[0], filled[-1] + 1
-    edges, counts = edges[first : last + 1], counts[first:last]
-    density = counts / (counts.sum() * np.diff(edges))
-    axes.stairs(density, edges, lw=0.9, color=style["color"], ls=style["ls"])
-    axes.stairs(density, edges, fill=True, color=style["color"], alpha=0.12)
-    mean = float((edges[1:] + edges[:-1]) @ counts / 2 / counts.sum())
-    axes.plot(mean, 0, "o", ms=2.6, color=style["color"], mec="white", mew=0.3, clip_on=False, zorder=4)
 
 
 def _finish(figure: Figure, grid: Sequence[Axes], columns: int) -> None:

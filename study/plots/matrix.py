@@ -12,9 +12,9 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from study.figures import BLUE, VERMILLION
+from common.figures import BLACK, BLUE, COLUMN, PAGE, PALE, VERMILLION, Drawn, drawing, pages, panels, save, short
 from study.forgetting import ForgettingMatrix
-from study.plots.style import BLACK, COLUMN, PAGE, PALE, Drawn, drawing, pages, panels, save, short, title_of
+from study.plots.style import title_of
 
 COLOURS = LinearSegmentedColormap.from_list("change", [VERMILLION, "#FFFFFF", BLUE]).with_extremes(bad=PALE)
 TALLEST = 9.0  # inches: a page

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from common.figures import BLUE, GREY, PAGE, Drawn, columns_for, drawing, padded, pages, panels, remark, save, short
 from study.analysis import Analysis, StudyFit
-from study.figures import BLUE, GREY
-from study.plots.style import PAGE, Drawn, columns_for, drawing, look, padded, pages, panels, remark, save, short, title_of
+from study.plots.style import look, title_of
 from study.prediction import GAIN, VALUES, WORDS
 
 PANELS = 12  # to a figure

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from study.plots.style import Drawn
+from common.figures import Drawn
 from study.report.document import Block, Bullets, Code, Column, Document, Line, Section, Table, Text, Traced, Value
 
 MOST_LINKS = 4  # in a row; more are folded away

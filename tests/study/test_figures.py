@@ -30,7 +30,7 @@ def new(fits, score=0.44):
 def test_two_panels_are_two_columns_wide(tmp_path, fits):
     plot_prediction(tmp_path / "plot.png", fits, new(fits))
     with Image.open(tmp_path / "plot.png") as image:
-        assert (image.format, image.size) == ("PNG", (2010, 900))
+        assert (image.format, image.size) == ("PNG", (1980, 900))
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
         colors = {color for _, color in image.convert("RGB").getcolors(1 << 20)}
         interval = (np.asarray(image.convert("RGB")) == (213, 94, 0)).all(axis=2).sum(axis=0).max()
@@ -42,7 +42,7 @@ def test_one_panel_is_one_column_wide(tmp_path, fits):
     only = {GAIN: fits[GAIN]}
     plot_prediction(tmp_path / "plot.PNG", only, new(only))
     with Image.open(tmp_path / "plot.PNG") as image:
-        assert image.size == (1005, 900)
+        assert image.size == (990, 900)
 
 
 def test_pdf_with_fonts_and_without_the_time(tmp_path, fits):
@@ -67,7 +67,7 @@ def test_another_kind_of_file(tmp_path, fits):
 
 def test_labels_cover_nothing():
     """Ten points in a heap: names keep off each other, off all points, and inside the frame."""
-    figure = Figure(figsize=(3.35, 3), dpi=300)
+    figure = Figure(figsize=(3.3, 3), dpi=300)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
     axes.set(xlim=(0, 1), ylim=(0, 1))
