@@ -19,7 +19,7 @@ Made from the tables of `datasets/` by `python -m datasets.document > docs/data_
 each how it is had and which files are looked for; which images a name stands for, and in which order, is in the docstring of its file.
 
 A name is `NAME[@SPLITS][+CORRUPTION-SEVERITY]`, e.g. `DTD`, `DTD@paper`, `Cars@hub+gaussian_noise-3`. Without `@` the first of the splits
-is meant. Besides these there are Digits and the drawn tasks, which need no files, and own data:
+is meant. Besides these there are Digits, the drawn tasks and the drawn captions Shapes-Captions, which need no files, and own data:
 {own}.
 
 ## Classification
@@ -41,7 +41,7 @@ def document() -> str:
     """The page as Markdown."""
     own = ", ".join(f"`{scheme}:{source.expected}`" for scheme, source in OWN_SOURCES.items())
     classification = "".join(_classification(name) for name in SOURCES if _has_files(name))
-    retrieval = "".join(_retrieval(name) for name in RETRIEVAL)
+    retrieval = "".join(_retrieval(name) for name in RETRIEVAL if _has_files(name))
     return HEAD.format(own=own) + classification + _splits() + _corruptions() + RETRIEVED + retrieval
 
 

@@ -16,7 +16,8 @@ from datasets.downloads.classification import CLASSIFICATION
 from datasets.downloads.entries import Entry
 from datasets.downloads.retrieval import RETRIEVAL
 from datasets.naming import parse_name
-from datasets.registry import OWN_SOURCES, SOURCES
+from datasets.registry import OWN_SOURCES
+from datasets.retrieval.table import retrieval_names
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*CLASSIFICATION, *RETRIEVAL)}
 
@@ -27,7 +28,7 @@ def find_entry(name: str, entries: dict[str, Entry] | None = None) -> Entry:
     parts = parse_name(name)
     base = parts.base
     by_name = known | {alias: entry for entry in known.values() for alias in entry.aliases}
-    if base in SOURCES.keys() - by_name.keys() or parts.scheme in OWN_SOURCES:
+    if base in set(retrieval_names()) - by_name.keys() or parts.scheme in OWN_SOURCES:
         raise UserError(f"There is nothing to get for '{base}', which {'is your own' if parts.scheme else 'needs no files'}.")
     if base not in by_name:
         raise unknown_name("data set", base, by_name)

@@ -13,7 +13,7 @@ The first is that of Cross the Gap. Labels are the images' numbers; what has the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -40,14 +40,21 @@ def caption_task(
     name: str, split: str, images: Sequence[Captioned], data_dir: Path, folders: Sequence[str], options: Options
 ) -> RetrievalTask:
     """The task that ``options.query`` and ``options.gallery`` ask for; the files lie below one of ``folders``."""
+    return captioned_task(name, split, images, lambda: _pictures(name, images, data_dir, folders), options)
+
+
+def captioned_task(
+    name: str, split: str, images: Sequence[Captioned], pictures: Callable[[], Collection], options: Options
+) -> RetrievalTask:
+    """The same of images that ``pictures`` gives, labelled by their numbers; it is called where they are asked for."""
     sides = (options.query, options.gallery)
     if sides == ("image", "image"):
         raise UserError(f"{name} has one image per label, so among images nothing is relevant; make the query or the gallery text.")
     if sides == ("text", "text"):
         query = _texts((each.number, each.captions[:1]) for each in images)
         return by_label(name, split, query, _texts((each.number, each.captions[1:]) for each in images))
-    texts, pictures = _texts((each.number, each.captions) for each in images), _pictures(name, images, data_dir, folders)
-    query, gallery = (texts, pictures) if sides[0] == "text" else (pictures, texts)
+    texts, found = _texts((each.number, each.captions) for each in images), pictures()
+    query, gallery = (texts, found) if sides[0] == "text" else (found, texts)
     return by_label(name, split, query, gallery)
 
 

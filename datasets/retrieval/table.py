@@ -56,6 +56,7 @@ RETRIEVAL: dict[str, RetrievalSource] = {
     "IMDB": RetrievalSource("imdb:imdb_task", ("all",), _TEXT, ("summaries",)),
     "20Newsgroups": RetrievalSource("newsgroups:newsgroups_task", ("test", "train"), _TEXT, ("summaries",)),
     **{f"Nano{name}": _NANO for name in _NANO_SETS},
+    "Shapes-Captions": RetrievalSource("drawn_captions:drawn_captions_task", ("test", "train"), _BOTH),
 }
 CLASSIFICATION = RetrievalSource("classification:classification_task", ("test", "val", "train"), ("image", "text"), ("gallery_split",))
 

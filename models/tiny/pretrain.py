@@ -157,7 +157,7 @@ class _Batches:
         import open_clip
 
         from datasets.sources.drawings import render
-        from models.tiny.captions import captioned, describes
+        from datasets.sources.captions import captioned, describes
 
         examples = [captioned(seed) for seed in example_seeds(self.seed, step, self.batch_size)]
         pixels = np.stack([np.asarray(render(example.drawing)) for example in examples])
@@ -170,7 +170,7 @@ def example_seeds(seed: int, step: int, batch_size: int) -> list[int]:
     """The seeds of a batch's examples, all of them in ``SEEDS``."""
     import numpy as np
 
-    from models.tiny.captions import SEEDS
+    from datasets.sources.captions import SEEDS
 
     rng = np.random.default_rng((seed, step))
     return rng.integers(SEEDS.start, SEEDS.stop, size=batch_size).tolist()

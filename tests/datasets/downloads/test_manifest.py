@@ -15,7 +15,7 @@ from datasets.registry import SOURCES
 from datasets.retrieval.table import RETRIEVAL
 from datasets.sources.fmow import wilds_module
 
-PACKAGED = {"Digits", *(name for name in SOURCES if name.startswith(("Shapes-", "Glyphs-")))}
+PACKAGED = {"Digits", *(name for name in (*SOURCES, *RETRIEVAL) if name.startswith(("Shapes-", "Glyphs-")))}
 DOWNLOADS = [(entry.name, download) for entry in ENTRIES.values() for download in entry.downloads]
 FETCHED = [(name, download) for name, download in DOWNLOADS if not download.by_hand]
 

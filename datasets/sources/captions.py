@@ -1,4 +1,4 @@
-"""What the tiny model is pretrained on: random drawings, each with a caption that tells a part of what it shows.
+"""Random drawings with captions that tell a part of what they show: what the tiny model is pretrained on, and ``Shapes-Captions``.
 
 A caption mentions some attributes of its drawing and leaves others out, as captions do. Drawing and caption are a pure
 function of one seed. Both are also given as numbers of words, from which :func:`describes` tells which captions of a
@@ -57,6 +57,11 @@ def captioned(seed: int) -> Captioned:
     mentioned = _mentioned(drawing, rng)
     told = tuple(_NUMBER[facts[name]] if name in mentioned else UNTOLD for name in ATTRIBUTES)
     return Captioned(drawing, caption(drawing, mentioned, rng), tuple(_NUMBER[facts[name]] for name in ATTRIBUTES), told)
+
+
+def captions_of(drawing: Drawing, count: int, rng: random.Random) -> list[str]:
+    """Several captions of one drawing, as pretraining has them: each tells a part of its own, in its own words."""
+    return [caption(drawing, _mentioned(drawing, rng), rng) for _ in range(count)]
 
 
 def describes(told: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
