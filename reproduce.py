@@ -1,16 +1,17 @@
 """Reproduce a paper's table or figure: run what a plan says, collect, fit, draw, and write the report.
 
-    python reproduce.py plans/demo.toml                          # in minutes on a laptop
+    python reproduce.py plans/demo.toml                          # in minutes on a laptop; so does plans/inversion_tiny.toml
     python reproduce.py plans/iimm_peft.toml --dry-run           # what there is to do, how long it may take
     python reproduce.py plans/iimm_peft.toml --shard 1/4         # a quarter of the work, e.g. on one of four GPUs
     python reproduce.py plans/iimm_peft.toml --executor slurm    # each unit of work as a job of an array
     python reproduce.py plans/iimm_peft.toml --report-only       # the report of what is done so far
 
-A plan is expanded into cells (a zero-shot test, an embedding, a measure, a training, a test of the best training), each with a
-JSON file of its own in OUT/cells. What is finished is not done again, unless what it was made from has changed: weights,
-images, prompts, or the code of a measure. What fails is recorded with its error and the rest goes on; the exit status is then 1.
-Stopped or killed at any moment, the same command goes on where it was, in the middle of a training too. Several processes
-may work on one OUT. The report is OUT/report.html and OUT/report.md, with figures and tables beside it.
+A plan is expanded into cells (a zero-shot test, an embedding, a measure, a training, a test of the best training; an inversion, a
+retrieval, a zero-shot test with inverted features), each with a JSON file of its own in OUT/cells. What is finished is not done
+again, unless what it was made from has changed: weights, images, prompts, or the code of a measure. What fails is recorded with
+its error and the rest goes on; the exit status is then 1. Stopped or killed at any moment, the same command goes on where it was,
+in the middle of a training or an inversion too. Several processes may work on one OUT. The report is OUT/report.html and
+OUT/report.md, with figures and tables beside it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def shard(text: str) -> tuple[int, int]:
 def main() -> int:
     """Run the study as the command line says."""
     args = parse_arguments()
-    from study.cells import expand, select
+    from study.cells import select
+    from study.expansion import expand
     from study.plan_file import read_plan
 
     plan = read_plan(args.plan)
@@ -168,6 +170,7 @@ def report(plan: Plan, out: Path) -> None:
     """Collect the cells, fit, draw and write the report; say where it is and its main numbers."""
     from study.analysis import analyse, headline
     from study.collect import collect
+    from study.inversion_results import inversion_headline, score_tables
     from study.study_figures import draw_all
     from study.study_report import write_report
 
@@ -175,7 +178,8 @@ def report(plan: Plan, out: Path) -> None:
     analysis = analyse(collected, plan)
     figures = draw_all(analysis, collected, plan, out / "figures")
     paths = write_report(plan, collected, analysis, figures, out)
-    print("", *headline(analysis), "", *(f"report: {path}" for path in paths), sep="\n")
+    numbers = [*headline(analysis), *inversion_headline(score_tables(collected, plan))]
+    print("", *numbers, "", *(f"report: {path}" for path in paths), sep="\n")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,11 +19,13 @@ from typing import Any
 from common.errors import UserError
 from common.files import exact, read_json, slug
 from datasets.naming import parse_name
-from study.plan import Plan, Setting, TuningPlan
 
 FORMAT = "clipscope-cell/1"
-KINDS = ("zero_shot", "embed", "measure", "train", "test")
-NEEDS = {"measure": "embed", "test": "train"}  # the kind of cells, earlier in the same unit, that a cell cannot do without
+KINDS = ("zero_shot", "embed", "measure", "train", "test", "invert", "retrieve", "misalignment", "inverted_zero_shot")
+NEEDS = {  # the kind of cells, earlier in the same unit, that a cell cannot do without
+    **{"measure": "embed", "test": "train"},
+    **{"retrieve": "invert", "misalignment": "invert", "inverted_zero_shot": "invert"},  # retrieval of native features needs none
+}
 DONE, FAILED, TO_DO, CHANGED = "done", "failed", "to do", "changed"
 LONGEST = 140  # characters of the readable part of a file name
 
@@ -33,15 +34,20 @@ LONGEST = 140  # characters of the readable part of a file name
 class Cell:
     """One piece of work. ``key`` says of what, in JSON's types.
 
-    =========  ===========================================================================================================
-    kind       key
-    =========  ===========================================================================================================
-    zero_shot  model, task: accuracy of the untuned model on the test images
-    embed      model, task: embeddings of the training images and of the classes
-    measure    model, task, measure: its score on those embeddings
-    train      model, tuning_name, tuning, setting, task, seed: one training; ``setting`` has its label and all its values
-    test       model, tuning_name, task, seed, eval_task: accuracy on the test images of ``eval_task`` after the best of these
-    =========  ===========================================================================================================
+    ==================  ==================================================================================================
+    kind                key
+    ==================  ==================================================================================================
+    zero_shot           model, task: accuracy of the untuned model on the test images
+    embed               model, task: embeddings of the training images and of the classes
+    measure             model, task, measure: its score on those embeddings
+    train               model, tuning_name, tuning, setting, task, seed: one training; ``setting`` has its label and all values
+    test                model, tuning_name, task, seed, eval_task: accuracy on ``eval_task``'s test images after the best of these
+    invert              model, task, side, inversion: pseudo-tokens of the queries or of the class names; ``inversion`` has the
+                        kind (oti or ovi) and all values
+    retrieve            model, task, query, gallery, perhaps inversion, fuse, project, drop: scores of the rankings
+    misalignment        model, task, inversion: histograms of cosines
+    inverted_zero_shot  model, task, inversion: accuracy with inverted images, or with inverted class names
+    ==================  ==================================================================================================
     """
 
     kind: str
@@ -60,8 +66,8 @@ class Cell:
     def readable(self) -> str:
         """The name without the hash."""
         key = self.key
-        parts = [_short(key["model"]), slug(key.get("tuning_name", "")) if "tuning_name" in key else "", _short(key["task"])]
-        parts += [key.get("measure", ""), f"to_{_short(key['eval_task'])}" if "eval_task" in key else ""]
+        parts = [short(key["model"]), slug(key.get("tuning_name", "")) if "tuning_name" in key else "", short(key["task"])]
+        parts += [key.get("measure", ""), f"to_{short(key['eval_task'])}" if "eval_task" in key else "", *_inversion_parts(key)]
         parts += [f"lr{exact(key['setting']['lr'])}"] if "setting" in key else []
         parts += [f"seed{key['seed']}"] if "seed" in key else []
         return "_".join(part for part in parts if part)[:LONGEST]
@@ -69,10 +75,11 @@ class Cell:
     def __str__(self) -> str:
         """As progress is told: ``train tiny lora Digits lr0.01``."""
         key = self.key
-        words = [self.kind, _short(key["model"]), key.get("tuning_name"), _short(key["task"]), key.get("measure")]
-        words += ["on", _short(key["eval_task"])] if "eval_task" in key else []
+        words = [self.kind, short(key["model"]), key.get("tuning_name"), short(key["task"]), key.get("measure")]
+        words += ["on", short(key["eval_task"])] if "eval_task" in key else []
         words += [key["setting"]["label"]] if "setting" in key else []
         words += [f"seed {key['seed']}"] if key.get("seed") else []
+        words += _inversion_words(key)
         return " ".join(word for word in words if word)
 
     def path(self, out: Path) -> Path:
@@ -80,7 +87,26 @@ class Cell:
         return out / "cells" / self.kind / f"{self.name}.json"
 
 
-def _short(name: str) -> str:
+def _inversion_parts(key: Mapping[str, Any]) -> list[str]:
+    """What tells the cells of inversion apart, for a file name."""
+    parts = [f"{key['query']}-to-{key['gallery']}"] if "query" in key else []
+    parts += [key.get("project", ""), f"fuse{exact(key['fuse'])}" if "fuse" in key else ""]
+    of = key.get("inversion")
+    return [*parts, f"{of['kind']}-r{of['num_pseudo_tokens']}", f"seed{of['seed']}"] if of else parts
+
+
+def _inversion_words(key: Mapping[str, Any]) -> list[str]:
+    """The same, to be read."""
+    words = [f"{key['query']} to {key['gallery']}"] if "query" in key else []
+    words += [key["project"]] if "project" in key else []
+    words += [f"fused {exact(key['fuse'])}"] if "fuse" in key else []
+    of = key.get("inversion")
+    if of and "query" not in key:
+        words.append(of["kind"])
+    return [*words, f"R={of['num_pseudo_tokens']} seed {of['seed']}"] if of else words
+
+
+def short(name: str) -> str:
     """The last part of a path or of a name on a hub; it must depend on nothing but the name."""
     is_path = name.startswith(("local-dir:", "hf-hub:", "/", ".", "~")) or parse_name(name).scheme is not None
     return slug(name.rstrip("/").rsplit("/", 1)[-1] if is_path else name)
@@ -106,50 +132,9 @@ class Unit:
         return replace(self, cells=tuple(cell for cell in self.cells if cell in wanted or cell.kind in needed))
 
 
-def expand(plan: Plan) -> list[Unit]:
-    """All units of a plan; those of one model follow each other, so that it is loaded once."""
-    units = [unit for model in plan.models for unit in (*_measured(plan, model), *_tuned(plan, model))]
-    names = Counter(unit.name for unit in units)
-    return [unit if names[unit.name] == 1 else replace(unit, name=f"{unit.name}-{unit.cells[0].name[-8:]}") for unit in units]
-
-
-def _measured(plan: Plan, model: str) -> Iterator[Unit]:
-    """Per task the untuned model, its embeddings and the measures; the untuned model alone on tasks that are only tested on."""
-    for task in dict.fromkeys((*plan.tasks, *plan.eval_tasks)):
-        key = {"model": model, "task": task}
-        cells = [Cell("zero_shot", key)]
-        if task in plan.tasks:
-            cells += [Cell("embed", key), *(Cell("measure", {**key, "measure": measure}) for measure in plan.measures)]
-        yield Unit("_".join((_short(model), _short(task))), tuple(cells))
-
-
-def _tuned(plan: Plan, model: str) -> Iterator[Unit]:
-    """Per tuning, task and seed all settings, and the tests of the best one."""
-    for tuning in plan.tunings_of(model):
-        for task in plan.tasks:
-            for seed in plan.seeds:
-                key = {"model": model, "tuning_name": tuning.name, "task": task, "seed": seed}
-                trains = (Cell("train", {**key, "tuning": tuning.tuning, "setting": _setting(tuning, point)}) for point in tuning.grid)
-                tests = (Cell("test", {**key, "eval_task": name}) for name in tested_on(plan, tuning, task))
-                yield Unit("_".join((_short(model), slug(tuning.name), _short(task), f"seed{seed}")), (*trains, *tests))
-
-
-def _setting(tuning: TuningPlan, point: Setting) -> dict[str, Any]:
-    return {"label": point.label, **point.values(tuning.tuning)}
-
-
 def without_label(setting: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a setting alone."""
     return {name: value for name, value in setting.items() if name != "label"}
-
-
-def tested_on(plan: Plan, tuning: TuningPlan, task: str) -> list[str]:
-    """The tasks on which a model that was tuned on ``task`` is tested: that task and all others.
-
-    A probe knows no classes but those that it was trained on, so it is tested on the same data set only (a corrupted one, say).
-    """
-    names = dict.fromkeys((task, *plan.eval_tasks))
-    return [name for name in names if tuning.tuning != "probe" or parse_name(name).base == parse_name(task).base]
 
 
 def select(units: list[Unit], only: str | None = None, shard: tuple[int, int] | None = None) -> list[Unit]:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from study.cells import DONE, Cell, Unit, expand, hash_of, read_record
+from study.cells import DONE, Cell, Unit, hash_of, read_record
 from study.collected import Collected
+from study.expansion import expand
 from study.plan import Plan
 
 Numbers = Mapping[str, Any]
@@ -33,6 +34,10 @@ def _add(collected: Collected, cell: Cell, record: Numbers | None, where: str, l
         "measure": (collected.scores, _score),
         "train": (collected.trainings, _training),
         "test": (collected.tests, _tested),
+        "invert": (collected.inversions, _inverted),
+        "retrieve": (collected.retrievals, _retrieved),
+        "inverted_zero_shot": (collected.inverted_zero_shot, _classified),
+        "misalignment": (collected.misalignments, _misaligned),
     }
     if record is None:
         collected.missing.append(where)
@@ -74,6 +79,26 @@ def _tested(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, A
     values = _values(of["chosen"])
     chosen = {"chosen": labels.get(hash_of(values), of["chosen"]["label"]), "values": values}
     return _run(key) | _taken(key, "eval_task") | known | chosen
+
+
+def _inverted(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    return _taken(key, "model", "task", "side", "inversion") | _taken(
+        of, "n_items", "steps", "losses", "curve", "seconds", "seconds_per_item"
+    )
+
+
+def _retrieved(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    asked = _taken(key, "model", "task", "query", "gallery", "inversion", "fuse", "project", "drop")
+    numbers = _taken(of, "scores", "n_queries", "n_gallery", "without_positives", "seconds")
+    return asked | numbers | {"at_steps": of.get("at_steps") or []}
+
+
+def _classified(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    return _taken(key, "model", "task", "inversion") | _taken(of, "top1", "n_images", "seconds")
+
+
+def _misaligned(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    return _taken(key, "model", "task", "inversion") | _taken(of, "histograms", "overlap", "gaps", "at_steps")
 
 
 def _run(key: Numbers) -> dict[str, Any]:

@@ -90,6 +90,63 @@ class EvaluatedRow(Row):
     checkpoint: str
 
 
+class InversionRow(Row):
+    """Pseudo-tokens of the queries of a data set, or of its class names."""
+
+    model: str
+    task: str
+    side: str  # query or classes
+    inversion: Mapping[str, Any]  # kind (oti or ovi), num_pseudo_tokens, steps, seed and the other values
+    n_items: int | None
+    steps: list[int]  # those of which the losses are, the last one the final
+    losses: list[float]  # 1 - cosine to the target, mean over the items
+    curve: list[float]  # the same before every step, as it was optimised
+    seconds: float | None
+    seconds_per_item: float | None
+
+
+class RetrievalRow(Row):
+    """How well the queries of a data set find what is relevant to them; scores are percentages."""
+
+    model: str
+    task: str
+    query: str  # image, text, oti or ovi
+    gallery: str
+    inversion: Mapping[str, Any] | None  # of the queries
+    fuse: float | None  # share of the inverted similarity
+    project: str | None  # pca or iso, of native features
+    drop: list[int] | None  # largest and smallest directions that iso leaves out
+    scores: Mapping[str, float]  # mAP, mAP_at_R, recall_at_1 ...; of revisited Oxford and Paris mAP_easy and so on
+    at_steps: list[Mapping[str, Any]]  # step and scores after each recorded step, of inverted queries alone
+    n_queries: int | None
+    n_gallery: int | None
+    without_positives: Mapping[str, int]  # queries that could not be scored, by protocol
+    seconds: float | None
+
+
+class InvertedZeroShotRow(Row):
+    """Zero-shot accuracy with inverted test images (oti) or inverted class names (ovi); a share, as all accuracies."""
+
+    model: str
+    task: str
+    inversion: Mapping[str, Any]
+    top1: float
+    n_images: int | None
+    seconds: float | None
+
+
+class MisalignmentRow(Row):
+    """How cosines are distributed within and between modalities, and of what is inverted; see inversion.misalignment."""
+
+    model: str
+    task: str
+    inversion: Mapping[str, Any]
+    histograms: Mapping[str, Any]
+    overlap: Mapping[str, float]
+    gaps: Mapping[str, float]
+    at_steps: list[Mapping[str, Any]]  # step, means of the cosines, gaps
+
+
 class FailedRow(Row):
     """A cell that ended in an error."""
 
@@ -107,8 +164,18 @@ class Collected:
     scores: list[ScoreRow] = field(default_factory=list)
     trainings: list[TrainingRow] = field(default_factory=list)
     tests: list[EvaluatedRow] = field(default_factory=list)
+    inversions: list[InversionRow] = field(default_factory=list)
+    retrievals: list[RetrievalRow] = field(default_factory=list)
+    inverted_zero_shot: list[InvertedZeroShotRow] = field(default_factory=list)
+    misalignments: list[MisalignmentRow] = field(default_factory=list)
     failed: list[FailedRow] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # paths, relative to the study's folder, of cells that have yet to be done
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of all kinds of cells that are done."""
+        finetuning = (*self.zero_shot, *self.embeds, *self.scores, *self.trainings, *self.tests)
+        return [*finetuning, *self.inversions, *self.retrievals, *self.inverted_zero_shot, *self.misalignments]
 
     @property
     def complete(self) -> bool:

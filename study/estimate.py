@@ -16,13 +16,20 @@ if TYPE_CHECKING:
     from study.materials import Materials
 
 # Seconds and bytes of a cell of which no other of its kind is done: a ViT-B/32 and a data set of 20,000 images on one GPU.
-GUESSED_SECONDS = {"zero_shot": 30.0, "embed": 60.0, "measure": 2.0, "train": 900.0, "test": 30.0}
-GUESSED_BYTES = {"zero_shot": 3e3, "embed": 40e6, "measure": 2e3, "train": 5e6, "test": 3e3}
+GUESSED_SECONDS = {
+    **{"zero_shot": 30.0, "embed": 60.0, "measure": 2.0, "train": 900.0, "test": 30.0},
+    **{"retrieve": 20.0, "misalignment": 20.0, "inverted_zero_shot": 5.0},
+}
+GUESSED_BYTES = {
+    **{"zero_shot": 3e3, "embed": 40e6, "measure": 2e3, "train": 5e6, "test": 3e3},
+    **{"invert": 50e6, "retrieve": 5e6, "misalignment": 50e3, "inverted_zero_shot": 3e3},
+}
 GUESSED_WHOLE = 605e6  # checkpoint of the tuning "full"
+GUESSED_STEP = {("oti", "query"): 0.4, ("ovi", "query"): 1.0, ("ovi", "classes"): 0.05}  # seconds of all items, by what is inverted
 TINY_SHARE = 0.02  # of all this, for the tiny model and its thousand images on two CPU cores
 TOLD = """Times are of one process; shards and jobs share them out. Guesses are for a ViT-B/32, 20,000 images and one GPU, and a
 fiftieth of that for the tiny model."""
-PRODUCTS = {"embed": "file", "train": "checkpoint"}
+PRODUCTS = {"embed": "file", "train": "checkpoint", "invert": "folder"}
 
 Group = tuple[Any, ...]
 
@@ -37,7 +44,7 @@ class Known:
     def add(self, cell: Cell, record: dict[str, Any], out: Path) -> None:
         """Learn from a done cell."""
         product = out / record["results"].get(PRODUCTS.get(cell.kind, ""), "cells")
-        size = product.stat().st_size if product.is_file() else 0
+        size = _size_of(product) if cell.kind in PRODUCTS else 0
         for group in _groups(cell):
             self.seconds[group].append(record["results"].get("seconds") or record["provenance"]["seconds"])
             self.bytes[group].append(size + cell.path(out).stat().st_size)
@@ -49,11 +56,29 @@ class Known:
                 return _mean(self.seconds[group]), _mean(self.bytes[group]), False
         size = GUESSED_WHOLE if cell.key.get("tuning") == "full" else GUESSED_BYTES[cell.kind]
         share = TINY_SHARE if cell.key["model"] == "tiny" else 1.0
-        return share * GUESSED_SECONDS[cell.kind], share * size, True
+        return share * _guessed_seconds(cell), share * size, True
+
+
+def _guessed_seconds(cell: Cell) -> float:
+    """Of an inversion by the steps that it takes."""
+    if cell.kind != "invert":
+        return GUESSED_SECONDS[cell.kind]
+    of = cell.key["inversion"]
+    return GUESSED_STEP[of["kind"], cell.key["side"]] * float(of["steps"])
 
 
 def _groups(cell: Cell) -> tuple[Group, ...]:
-    return (cell.kind, cell.key["model"], cell.key.get("tuning_name"), cell.key.get("measure")), (cell.kind, cell.key.get("tuning"))
+    """What a cell is like, the narrowest first."""
+    key, of = cell.key, cell.key.get("inversion", {})
+    inverted = (key.get("side"), of.get("kind"))
+    narrow = (cell.kind, key["model"], key.get("tuning_name"), key.get("measure"), *inverted, of.get("num_pseudo_tokens"))
+    return narrow, (cell.kind, key.get("tuning"), *inverted)
+
+
+def _size_of(product: Path) -> int:
+    """Bytes of a file, or of all in a folder."""
+    files = product.rglob("*") if product.is_dir() else [product]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -91,7 +116,7 @@ def _estimate(found: Sequence[tuple[Cell, str]], out: Path, retry_failed: bool) 
     if not left:
         failed = any(state == FAILED for _, state in found)
         return ["Nothing is left to do." + " --retry-failed tries failed cells again." * (failed and not retry_failed)]
-    lines = [f"{'left':<10} {'cells':>6} {'time':>10} {'disk':>10}   estimated from"]
+    lines = [f"{'left':<18} {'cells':>6} {'time':>10} {'disk':>10}   estimated from"]
     for kind in KINDS:
         of_kind = [known.of(cell) for cell in left if cell.kind == kind]
         if of_kind:
@@ -102,7 +127,7 @@ def _estimate(found: Sequence[tuple[Cell, str]], out: Path, retry_failed: bool) 
 def _row(name: str, estimates: Sequence[tuple[float, float, bool]]) -> str:
     seconds, size, guessed = (sum(column) for column in zip(*estimates, strict=True))
     basis = "done cells of the kind" if not guessed else f"a guess for {guessed:.0f} of them"
-    return f"{name:<10} {len(estimates):>6} {_time(seconds):>10} {_size(size):>10}   {basis}"
+    return f"{name:<18} {len(estimates):>6} {_time(seconds):>10} {_size(size):>10}   {basis}"
 
 
 def _time(seconds: float) -> str:

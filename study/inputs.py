@@ -15,6 +15,7 @@ import metrics
 from common.errors import UserError
 from metrics.metric import Metric
 from metrics.table import METRICS
+from study import inversion_inputs
 from study.cells import DONE, Cell, Unit, hash_of, read_record, without_label
 from study.materials import Materials
 
@@ -63,7 +64,9 @@ def _images(name: str, split: str, materials: Materials) -> dict[str, Any]:
 
 
 _INPUTS: Mapping[str, Callable[[Cell, Unit, Materials], dict[str, Any]]] = {
-    **{"zero_shot": _zero_shot, "embed": _embed, "measure": _measure, "train": _train, "test": _test}
+    **{"zero_shot": _zero_shot, "embed": _embed, "measure": _measure, "train": _train, "test": _test},
+    **{"invert": inversion_inputs.of_invert, "retrieve": inversion_inputs.of_retrieve},
+    **{"misalignment": inversion_inputs.of_misalignment, "inverted_zero_shot": inversion_inputs.of_inverted_zero_shot},
 }
 
 

@@ -24,14 +24,19 @@ from common.errors import Interrupted
 from common.files import read_json, slug, write_json
 from datasets.prompts import chosen_templates
 from datasets.registry import checked_name, load_task
+from datasets.retrieval.collection import Collection
+from datasets.retrieval.table import load_retrieval
+from datasets.retrieval.task import RetrievalTask
 from datasets.samples import EncodedSamples, located
 from datasets.task import Task
 from engine.classifier import Classifier
 from engine.embed import LoadOptions
 from engine.runtime import Runtime
+from inversion.sides import Features
 from models.selection import Selection, select_encoder
 from models.zoo import resolve
 from study.plan import Plan
+from study.quiet import quiet
 
 PIXELS = 3 * 224 * 224  # bytes of an image in the pixel cache, roughly
 CACHE_SHARE = 0.1  # of the free disk space that the pixel cache of one task may take
@@ -43,10 +48,12 @@ class Materials:
     def __init__(self, plan: Plan, out: Path, runtime: Runtime, load: LoadOptions) -> None:
         self.plan, self.out, self.runtime, self._load = plan, out, runtime, load
         self._tasks: dict[tuple[str, str], Task] = {}
+        self._retrievals: dict[str, RetrievalTask] = {}
         self._weights: dict[str, str] = {}
         self._broken: dict[tuple[str, Path | None], Exception] = {}  # what could not be loaded: not to be tried for every cell
         self._encoder: tuple[tuple[str, Path | None], Selection] | None = None
         self._classes: tuple[tuple[Any, ...], tuple[Classifier, float]] | None = None
+        self._features: tuple[tuple[str, str], Features] | None = None
 
     def task(self, name: str, split: str) -> Task:
         """One split of a task, with the plan's prompts."""
@@ -62,10 +69,27 @@ class Materials:
     def fingerprint(self, name: str, split: str) -> str:
         """The task's fingerprint; of unchanged files it is looked up."""
         task = self.task(name, split)
-        if "fingerprint" not in task.__dict__:  # where functools.cached_property puts it
-            stamp = _stamp_of_files(task)
-            task.__dict__["fingerprint"] = self._looked_up(f"{name}_{split}", stamp, lambda: task.fingerprint)
+        self._settle_fingerprint(f"{name}_{split}", task, task)
         return task.fingerprint
+
+    def retrieval(self, name: str) -> RetrievalTask:
+        """A data set as a retrieval task, in the published split, with the fingerprints of both sides looked up."""
+        if name not in self._retrievals:
+            task = load_retrieval(name, data_dir=self.plan.data_dir)
+            for side, of in (("query", task.query), ("gallery", task.gallery)):
+                images = of.as_task(task.name, f"{task.split}_{side}") if of.modality == "image" else None
+                self._settle_fingerprint(f"{name}_{side}", of, images)
+            self._retrievals[name] = task
+        return self._retrievals[name]
+
+    def features(self, model: str, task: str) -> Features:
+        """The features of one data set by one model, kept in OUT/features; those of the last data set alone stay in memory."""
+        if self._features is None or self._features[0] != (model, task):
+            self._features = None
+            selection = self.selection(model)
+            selection.encoder.to(self.runtime.device)
+            self._features = (model, task), Features(quiet(self.runtime), selection, self._load, self.out / "features")
+        return self._features[1]
 
     def selection(self, model: str, checkpoint: Path | None = None) -> Selection:
         """The encoder of a model as published, or of one of its checkpoints."""
@@ -85,7 +109,7 @@ class Materials:
 
     def drop_encoder(self) -> None:
         """Make room."""
-        self._encoder = self._classes = None
+        self._encoder = self._classes = self._features = None
 
     def weights(self, model: str) -> str:
         """SHA-256 of a model's weights; looked up where the model's files, or its name, are those of an earlier look."""
@@ -115,6 +139,12 @@ class Materials:
             return self._load
         fits = PIXELS * len(task) <= CACHE_SHARE * shutil.disk_usage(self.out).free
         return replace(self._load, pixel_cache=self.out / "pixels") if fits else self._load
+
+    def _settle_fingerprint(self, name: str, of: Task | Collection, images: Task | None) -> None:
+        """Let ``of`` know its fingerprint; of unchanged image files it is looked up."""
+        if "fingerprint" not in of.__dict__:  # where functools.cached_property puts it
+            stamp = None if images is None else _stamp_of_files(images)
+            of.__dict__["fingerprint"] = self._looked_up(name, stamp, lambda: of.fingerprint)
 
     def _looked_up(self, name: str, stamp: Sequence[Any] | None, make: Callable[[], str]) -> str:
         """The hash of what has this stamp: kept from an earlier time, or made."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from common.files import exact
 from models.tuning_options import TuningOptions
+from study.plan_inversion import InversionPlan
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Plan:
     title: str
     about: str
     models: tuple[str, ...]
-    tasks: tuple[str, ...]  # trained on and measured
+    tasks: tuple[str, ...]  # trained on and measured; none, nor measures, in a plan of inversion alone
     eval_tasks: tuple[str, ...]  # tested on, for what is forgotten
     tunings: tuple[TuningPlan, ...]  # none: measures without any training
     tuned_models: tuple[str, ...]  # the models that tunings other than "full" are applied to
@@ -82,9 +83,10 @@ class Plan:
     data_dir: Path
     prompts: str | None  # prompt set or template file; None: each data set's own
     val_p: float
-    published: str | None  # key of study.published: what the report compares with
+    published: str | None  # key of study.published or study.published_inversion: what the report compares with
     seeds: tuple[int, ...] = field(default=(0,))
     predictor: str = "iimm"  # the measure of the report's main fit
+    inversion: InversionPlan | None = None  # modality inversion, retrieval and zero-shot classification with it
 
     def tunings_of(self, model: str) -> tuple[TuningPlan, ...]:
         """The tunings that are applied to ``model``."""

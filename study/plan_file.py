@@ -2,7 +2,9 @@
 
 Above the first table stand title, about, models, tasks, eval_tasks, tuned_models, seeds, measures, predictor, components,
 data_dir, prompts, val_p and published: the fields of :class:`~study.plan.Plan`. ``[training]`` says how every tuning trains,
-``[tunings.NAME]`` what is different for one, and its hyper-parameters. A list there means that all its values are tried::
+``[tunings.NAME]`` what is different for one, and its hyper-parameters. ``[inversion]`` is told of in
+:mod:`study.plan_inversion_tables`; a plan that has it needs no tasks and measures. A list in [training] and below [tunings]
+means that all its values are tried::
 
     title = "LoRA and a probe on textures"
     models = ["clip"]
@@ -29,9 +31,11 @@ from typing import Any
 
 from common.errors import UserError, nearest
 from study.plan import Plan, TuningPlan
+from study.plan_inversion_tables import read_inversion
 from study.plan_keys import NAME, REQUIRED_KEYS, SEED, SHARE, TEXT, TOP_KEYS, check_keys, elements
 from study.plan_names import check_prompts, measure_name, model_name, published_name, task_name
 from study.plan_tunings import read_tunings
+from study.published_inversion import PUBLISHED_INVERSION
 from study.toml_lines import TomlFile, read_toml
 
 MAIN_MEASURE = "iimm"
@@ -44,15 +48,21 @@ def read_plan(path: Path) -> Plan:
         raise UserError(f"There is no plan '{path}'; did you mean '{other}'?")
     file = read_toml(path)
     check_keys(file, (), file.data, TOP_KEYS)
-    for key in REQUIRED_KEYS:
-        if key not in file.data:
-            raise UserError(f"{path}: '{key}' is missing; a plan has {', '.join(REQUIRED_KEYS)}.")
+    _check_required(file)
     plan = _plan(file)
     if plan.prompts is not None:
         with file.at("prompts"):
-            for task in plan.eval_tasks:
+            for task in (*plan.eval_tasks, *(plan.inversion.zero_shot_tasks if plan.inversion else ())):
                 check_prompts(task, plan.prompts)
     return plan
+
+
+def _check_required(file: TomlFile) -> None:
+    """Tasks and measures may be missing together, where there is inversion to be done and nothing to be trained."""
+    spared = ("tasks", "measures") if "inversion" in file.data and not {"tasks", "measures", "tunings"} & file.data.keys() else ()
+    for key in REQUIRED_KEYS:
+        if key not in file.data and key not in spared:
+            raise UserError(f"{file.path}: '{key}' is missing; a plan has {', '.join(REQUIRED_KEYS)}.")
 
 
 def _other_plan(path: Path) -> Path | None:
@@ -81,8 +91,18 @@ def _plan(file: TomlFile) -> Plan:
         data_dir=Path(_one(file, "data_dir", NAME.check, "data")).expanduser(),
         prompts=_one(file, "prompts", NAME.check),
         val_p=_one(file, "val_p", SHARE.check, 0.1),
-        published=_one(file, "published", _named(published_name)),
+        published=_published(file),
+        inversion=read_inversion(file, models),
     )
+
+
+def _published(file: TomlFile) -> str | None:
+    """What to compare with; numbers of inversion only where something is inverted."""
+    name: str | None = _one(file, "published", _named(published_name))
+    if name in PUBLISHED_INVERSION and "inversion" not in file.data:
+        with file.at("published"):
+            raise UserError(f"The numbers '{name}' are of inversion, of which this plan has none; add a table [inversion].")
+    return name
 
 
 def _one(file: TomlFile, key: str, check: Callable[[str, Any], Any], default: Any = None) -> Any:
@@ -123,7 +143,7 @@ def _tuned_models(file: TomlFile, models: tuple[str, ...], tunings: tuple[Tuning
 
 def _predictor(file: TomlFile, measures: tuple[str, ...]) -> str:
     """The measure of the main fit: the one named, or IIMM where it is measured, or else the first."""
-    default = MAIN_MEASURE if MAIN_MEASURE in measures else measures[0]
+    default = MAIN_MEASURE if MAIN_MEASURE in measures or not measures else measures[0]
     return str(_one(file, "predictor", _named(_among(measure_name, measures, "measures")), default))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from common.errors import UserError, unknown_name
 from engine.schedule import SCHEDULES
 from models.tuning_options import PROBE_INITS, TUNING_NAMES, TUNING_OPTIONS
+from study.plan_inversion import PROJECTIONS
 from study.toml_lines import Place, TomlFile
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")  # those of engine.fit, which needs torch
@@ -105,9 +106,21 @@ OPTION_KEYS: dict[str, Kind] = {  # the fields of models.tuning_options.TuningOp
 }
 TOP_KEYS = (
     *("title", "about", "models", "tasks", "eval_tasks", "tuned_models", "seeds", "measures", "predictor", "components"),
-    *("data_dir", "prompts", "val_p", "published", "training", "tunings"),
+    *("data_dir", "prompts", "val_p", "published", "training", "tunings", "inversion"),
 )
 REQUIRED_KEYS = ("title", "models", "tasks", "measures")
+INVERSION_KEYS = ("image_tasks", "text_tasks", "zero_shot_tasks", "misalignment", "project", "fuse", "seeds", "oti", "ovi", "models")
+PSEUDO_TOKENS = _whole(1)
+SETTING_KEYS: dict[str, Kind] = {  # the fields of study.plan_inversion.InversionSetting, less kind, number of pseudo-tokens and seed
+    "steps": _whole(1),
+    "lr": _POSITIVE,
+    "weight_decay": _number("a number of at least 0", lambda value: value >= 0),
+    "template": Kind("a text with {} once", lambda value: isinstance(value, str) and value.count("{}") == 1),
+    "snapshots": _whole(0),  # 0: before the first
+}
+MODEL_KEYS = ("oti_pseudo_tokens", "ovi_pseudo_tokens", "iso_image", "iso_text")
+DIRECTIONS = _whole(0)
+PROJECTION = _one_of(PROJECTIONS)
 
 
 def check_keys(file: TomlFile, place: Place, keys: Iterable[str], known: Iterable[str]) -> None:
@@ -127,4 +140,8 @@ def _unknown_key(key: str, known: Iterable[str], table: str) -> UserError:
         return UserError(f"'{key}' means nothing in {table}; it belongs in [training] or in the table of a tuning.")
     if key in TOP_KEYS:
         return UserError(f"'{key}' means nothing in {table}; it belongs above the first table.")
+    if key in INVERSION_KEYS:
+        return UserError(f"'{key}' means nothing in {table}; it belongs in [inversion].")
+    if key in (*SETTING_KEYS, "num_pseudo_tokens"):
+        return UserError(f"'{key}' means nothing in {table}; it belongs in [inversion.oti] or [inversion.ovi].")
     return unknown_name("key", key, known)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 from common.errors import UserError, nearest, unknown_name
 from models.tuning_options import TUNING_NAMES
 
 
 def model_name(name: str) -> str:
-    """A model's short name where it has one; a :class:`UserError` for an unknown one."""
-    from models.zoo import ZOO, canonical_name
+    """A model's short name where it has one; a :class:`UserError` for an unknown one.
+
+    The file of weights that SLIP's architectures take need not be there before a cell is worked on.
+    """
+    from models.zoo import SLIP, ZOO, canonical_name
 
     if name in TUNING_NAMES:
         raise UserError(f"'{name}' is a tuning, not a model; give it a table, [tunings.{name}].")
+    architecture, _, weights = name.partition("/")
+    if architecture in SLIP and weights:
+        return f"{architecture}/{os.path.normpath(weights)}"
     return name if name in ZOO else canonical_name(name)  # open_clip is imported for other names only
 
 
@@ -26,6 +34,33 @@ def task_name(name: str) -> str:
     return str(checked_name(name))
 
 
+def image_task_name(name: str) -> str:
+    """A retrieval set of images, or a classification data set to be searched as one."""
+    from datasets.retrieval.table import RETRIEVAL
+
+    if name in RETRIEVAL and RETRIEVAL[name].modalities[0] != "image":
+        raise UserError(f"'{name}' is a set of texts; list it in text_tasks.")
+    return name if name in RETRIEVAL else classification_name(name)
+
+
+def text_task_name(name: str) -> str:
+    """A retrieval set of texts."""
+    from datasets.retrieval.table import RETRIEVAL
+
+    known = [known for known, source in RETRIEVAL.items() if source.modalities[0] == "text"]
+    if name not in known:
+        raise unknown_name("set of texts", name, known)
+    return name
+
+
+def classification_name(name: str) -> str:
+    """A classification data set; where a retrieval set has the same name, with the convention that tells it from that one."""
+    from datasets.retrieval.table import RETRIEVAL
+
+    known = task_name(name)
+    return f"{known}@standard" if known in RETRIEVAL else known
+
+
 def measure_name(name: str) -> str:
     """A measure's own name, also from the one that the IIMM paper's code has for it."""
     from metrics.table import BY_ANY_NAME
@@ -36,11 +71,12 @@ def measure_name(name: str) -> str:
 
 
 def published_name(name: str) -> str:
-    """A key of :data:`study.published.PUBLISHED`."""
+    """A key of :data:`study.published.PUBLISHED` or of :data:`study.published_inversion.PUBLISHED_INVERSION`."""
     from study.published import PUBLISHED
+    from study.published_inversion import PUBLISHED_INVERSION
 
-    if name not in PUBLISHED:
-        raise unknown_name("published study", name, PUBLISHED)
+    if name not in (known := [*PUBLISHED, *PUBLISHED_INVERSION]):
+        raise unknown_name("published study", name, known)
     return name
 
 

@@ -22,8 +22,8 @@ from study.plan import Plan
 if TYPE_CHECKING:
     from engine.embed import LoadOptions
     from engine.runtime import Runtime
+    from study.done import Done
     from study.materials import Materials
-    from study.work import Done
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.figures import Drawn
 from common.files import write_text
 from study.analysis import Analysis, headline
 from study.collected import Collected
+from study.inversion_notes import inversion_notes
+from study.inversion_report import inversion_lists, inversion_sections
+from study.inversion_results import inversion_headline, score_tables
 from study.plan import Plan
-from study.plots.style import Drawn
 from study.prediction import CHANGE, GAIN
 from study.published import PUBLISHED
 from study.report import record, results
@@ -20,29 +23,29 @@ from study.report.sources import Sources
 
 ABOUT_NUMBERS = (
     "Every number leads to the JSON files of the cells that it was computed from: by the links in the last column, or, in matrices, by the "
-    "number itself. The CSV tables have all digits. Accuracies are shares; gain is (after − zero-shot) / (1 − zero-shot)."
+    "number itself. The CSV tables have all digits."
 )
+ABOUT_GAINS = "Accuracies are shares; gain is (after − zero-shot) / (1 − zero-shot)."
+ABOUT_INVERSION = "Scores of retrieval, and accuracies beside them, are percentages; of the revisited Oxford and Paris the easy protocol's."
 
 
 def write_report(plan: Plan, collected: Collected, analysis: Analysis, figures: Sequence[Drawn], out: Path) -> tuple[Path, Path]:
     """Write the report in both forms and the tables; the paths of the Markdown and of the HTML file."""
-    sources = Sources(analysis, collected)
     sections = [
-        _main_numbers(collected, analysis),
-        Section("gains", "Gains", [results.gains_table(analysis)]),
-        _lines(plan, analysis, figures, sources),
-        _agreement(analysis, figures, sources),
-        Section("forgetting", "Forgetting", [*_named(figures, "forgetting_matrix"), *results.forgetting_tables(analysis)]),
-        *_published(plan, analysis, sources),
-        _scores(analysis, collected),
-        Section("cost", "Cost", [*_named(figures, "cost"), *results.cost_tables(analysis)]),
-        Section("geometry", "Geometry of the embeddings", _named(figures, "geometry")),
+        _main_numbers(plan, collected, analysis),
+        *(inversion_sections(plan, collected, figures) if plan.inversion else []),
+        *(_finetuning_sections(plan, collected, analysis, figures) if plan.tasks else []),
         Section("plan", "The plan", record.plan_blocks(plan)),
         Section("unfinished", "Failed and missing cells", record.unfinished_blocks(collected)),
         Section("provenance", "Provenance", record.provenance_blocks(collected, out)),
     ]
     document = Document(plan.title or plan.path.stem, plan.about, [_without_empty(section) for section in sections])
-    extra = [results.forgetting_list(analysis), results.scores_list(collected), results.trainings_list(collected)]
+    extra = [
+        results.forgetting_list(analysis),
+        results.scores_list(collected),
+        results.trainings_list(collected),
+        *inversion_lists(plan, collected),
+    ]
     _write_tables(
         [*(block for section in document.sections for block in section.blocks if isinstance(block, Table)), *extra], out / "tables"
     )
@@ -52,13 +55,30 @@ def write_report(plan: Plan, collected: Collected, analysis: Analysis, figures: 
     return markdown, html
 
 
-def _main_numbers(collected: Collected, analysis: Analysis) -> Section:
+def _finetuning_sections(plan: Plan, collected: Collected, analysis: Analysis, figures: Sequence[Drawn]) -> list[Section]:
+    """Of measures and of what they are measured for."""
+    sources = Sources(analysis, collected)
+    return [
+        Section("gains", "Gains", [results.gains_table(analysis)]),
+        _lines(plan, analysis, figures, sources),
+        _agreement(analysis, figures, sources),
+        Section("forgetting", "Forgetting", [*_named(figures, "forgetting_matrix"), *results.forgetting_tables(analysis)]),
+        *_published(plan, analysis, sources),
+        _scores(analysis, collected),
+        Section("cost", "Cost", [*_named(figures, "cost"), *results.cost_tables(analysis)]),
+        Section("geometry", "Geometry of the embeddings", _named(figures, "geometry")),
+    ]
+
+
+def _main_numbers(plan: Plan, collected: Collected, analysis: Analysis) -> Section:
+    tables = score_tables(collected, plan)
     blocks: list[Block] = []
-    if lines := headline(analysis):
+    if lines := [*headline(analysis), *inversion_headline(tables)]:
         blocks.append(Bullets(lines))
-    if analysis.notes:
-        blocks += [Text("What to mind when reading these numbers:"), Bullets(analysis.notes)]
-    return Section("main", "Main numbers", [*blocks, Text(ABOUT_NUMBERS)])
+    if notes := [*analysis.notes, *inversion_notes(collected, plan, tables)]:
+        blocks += [Text("What to mind when reading these numbers:"), Bullets(notes)]
+    about = (ABOUT_NUMBERS, *([ABOUT_GAINS] if plan.tasks else []), *([ABOUT_INVERSION] if plan.inversion else []))
+    return Section("main", "Main numbers", [*blocks, Text(" ".join(about))])
 
 
 def _lines(plan: Plan, analysis: Analysis, figures: Sequence[Drawn], sources: Sources) -> Section:
@@ -79,7 +99,7 @@ def _agreement(analysis: Analysis, figures: Sequence[Drawn], sources: Sources) -
 
 
 def _published(plan: Plan, analysis: Analysis, sources: Sources) -> list[Section]:
-    if plan.published is None:
+    if plan.published not in PUBLISHED:
         return []
     paper = PUBLISHED[plan.published]
     table, findings = results.published_table(analysis, plan.published, sources), Bullets(paper.findings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,21 @@ from engine.embed import describe_run, embed_images, in_background
 from engine.embeddings import Embeddings, load_embeddings, save_embeddings
 from engine.evaluate import Evaluation, count_correct, evaluate
 from engine.fit import FitOptions
-from engine.runtime import Runtime, start
 from engine.scores import sample_of, score
 from engine.training import RunFiles, TrainRequest, run_name, train
 from metrics.statistics import MetricError
 from models.checkpoint import checkpoint_sha256
 from models.selection import model_slug
 from models.tuning_options import TUNING_OPTIONS, TuningOptions
+from study import inversion_work
 from study.cells import Cell, Unit, hash_of
+from study.done import Done
 from study.inputs import chosen_training
 from study.materials import Materials
+from study.quiet import fresh
 
 HISTOGRAM_IMAGES = 2000  # drawn by seed 0 where there are more
 HISTOGRAM_EDGES = np.linspace(-1, 1, 201)
-
-
-@dataclass(frozen=True)
-class Done:
-    """The results of a cell, what its line of progress says of them, and what its provenance says beyond that of any cell."""
-
-    results: dict[str, Any]
-    told: str
-    n_images: int = 0  # that went through the encoder
-    batch_size: int | None = None
-    seed: int = 0
 
 
 def do(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) -> Done:
@@ -51,8 +42,8 @@ def do(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) 
 
 
 def products_missing(cell: Cell, record: Mapping[str, Any], out: Path) -> bool:
-    """Whether a finished cell's embeddings or checkpoint are no longer there."""
-    file = record["results"].get({"embed": "file", "train": "checkpoint"}.get(cell.kind, ""))
+    """Whether a finished cell's embeddings, checkpoint or pseudo-tokens are no longer there."""
+    file = record["results"].get({"embed": "file", "train": "checkpoint", "invert": "folder"}.get(cell.kind, ""))
     return file is not None and not (out / file).exists()
 
 
@@ -166,7 +157,7 @@ def _finite(cell: Any) -> float | None:
 def _train(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) -> Done:
     materials.drop_encoder()  # the training loads its own
     request = train_request(cell, materials, inputs)
-    runtime = _quiet(materials.runtime, cell.key["seed"])
+    runtime = fresh(materials.runtime, cell.key["seed"])
     files = RunFiles.named(request.model_dir, run_name(request, runtime.precision, runtime.seed))
     if files.record.exists() and not files.best.exists():
         request = replace(request, resume=False, overwrite=True)  # someone made room
@@ -214,20 +205,6 @@ def train_request(cell: Cell, materials: Materials, inputs: Mapping[str, Any]) -
     )
 
 
-class QuietRuntime(Runtime):
-    """One that prints nothing: a study tells one line for each cell."""
-
-    def say(self, *words: object) -> None:
-        """Print nothing."""
-
-
-def _quiet(runtime: Runtime, seed: int) -> QuietRuntime:
-    """A runtime of its own for each training, as a command would start it: nothing of the one before stays in the accelerator."""
-    device = "cpu" if runtime.device.type == "cpu" else "auto"
-    fresh = start(device, runtime.precision, seed)
-    return QuietRuntime(fresh.accelerator, fresh.precision, fresh.seed)
-
-
 def _test(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) -> Done:
     chosen, record = chosen_training(unit, materials.out)
     checkpoint = record["results"]["checkpoint"]
@@ -248,5 +225,7 @@ def _test(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any
 
 
 _WORK: Mapping[str, Callable[[Cell, Unit, Materials, Mapping[str, Any]], Done]] = {
-    **{"zero_shot": _zero_shot, "embed": _embed, "measure": _measure, "train": _train, "test": _test}
+    **{"zero_shot": _zero_shot, "embed": _embed, "measure": _measure, "train": _train, "test": _test},
+    **{"invert": inversion_work.invert, "retrieve": inversion_work.retrieve, "misalignment": inversion_work.misalignment},
+    "inverted_zero_shot": inversion_work.inverted_zero_shot,
 }

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from study.cells import CHANGED, DONE, expand
+from study.cells import CHANGED, DONE
+from study.expansion import expand
 from study.plan_file import read_plan
-from tests.helpers import run_here, run_script, start_script
-from tests.study.small_plans import write_plan
+from tests.helpers import ROOT, run_here, run_script, start_script
+from tests.study.small_plans import write_inversion_plan, write_plan
 
 FLAGS = ["--num-workers", 0, "--bs", 8, "--device", "cpu"]
 
@@ -122,6 +123,54 @@ def test_a_plan_with_a_mistake_fails_before_anything_runs(plan, tmp_path):
     mistaken = plan()
     mistaken.write_text(mistaken.read_text().replace("iimm", "imm"))
     run_here("reproduce", mistaken, "--out", tmp_path / "out").refused(mistaken, "line", "iimm")
+    assert not (tmp_path / "out").exists()
+
+
+# --- inversion -----------------------------------------------------------------------------------------------------
+
+INVERSION = {"oti": {"steps": 20, "snapshots": [10]}, "ovi": {"steps": 2}}
+
+
+def inversion_plan(tmp_path, **changes):
+    """The tiny model and 492 drawings, which are two batches of OTI."""
+    known = {"image_tasks": ["Shapes-Color"], "misalignment": ["Shapes-Color"], **INVERSION, **changes}
+    return write_inversion_plan(tmp_path / "inversion.toml", {"models": ["tiny"]}, **known)
+
+
+def test_inversion_from_a_plan_to_the_report(tmp_path, image_folder, small_model):
+    tasks = [f"imagefolder:{image_folder}"]
+    known = {"image_tasks": tasks, "zero_shot_tasks": tasks, "text_tasks": ["Shapes-Captions"], "fuse": [0.5], "project": ["pca"]}
+    path = write_inversion_plan(tmp_path / "small.toml", {"models": [str(small_model)]}, **known, oti={"steps": 3}, ovi={"steps": 2})
+    ended = run_script("reproduce", path, "--out", tmp_path / "out", *FLAGS).succeeded()
+    assert "14 of 14 cells are done, 0 failed, 0 are to do." in ended.stdout
+    assert re.search(
+        r"images by images, colors: native \d+\.\d, oti \d+\.\d \([+-]\d+\.\d\), oti fused 0.5 ", ended.stdout.replace(tasks[0], "colors")
+    )
+    assert "## Zero-shot with inverted features" in (tmp_path / "out" / "report.md").read_text()
+    again = run_here("reproduce", path, "--out", tmp_path / "out", *FLAGS).succeeded()
+    assert not re.search(r"^\[\d", again.stdout, re.MULTILINE)
+
+
+def test_a_killed_inversion_goes_on_with_the_items_that_are_left(tmp_path):
+    path, out = inversion_plan(tmp_path), tmp_path / "out"
+    process = start_script("reproduce", path, "--out", out, *FLAGS)
+    while not (shards := list(out.rglob("items-*.safetensors"))):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    (shard,), when = shards, shards[0].stat().st_mtime_ns
+    run_here("reproduce", path, "--out", out, *FLAGS).succeeded()
+    assert shard.stat().st_mtime_ns == when
+    assert len(list(out.rglob("items-*.safetensors"))) == 2
+    run_here("reproduce", path, "--out", tmp_path / "whole", *FLAGS).succeeded()
+    assert results(out) == results(tmp_path / "whole")
+
+
+def test_papers_plans_are_planned_without_data(tmp_path):
+    for name in ("cross_the_gap", "inversion_dynamics", "inversion_tiny"):
+        ended = run_here("reproduce", ROOT / "plans" / f"{name}.toml", "--dry-run", "--out", tmp_path / "out").succeeded()
+        assert " 0 done, 0 failed, " in ended.stdout
     assert not (tmp_path / "out").exists()
 
 

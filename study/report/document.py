@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.figures import Drawn
 from common.files import write_text
-from study.plots.style import Drawn
 
 Value = str | int | float | None
 

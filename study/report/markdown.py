@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from study.plots.style import Drawn
+from common.figures import Drawn
 from study.report.document import Block, Bullets, Code, Column, Document, Line, Table, Text, Traced, Value
 
 MOST_LINKS = 4  # in a row; the CSV has all

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.files import read_json
 from study.collected import Collected
 from study.plan import Plan
+from study.plan_inversion import InversionPlan
 from study.report.document import Block, Code, Column, Line, Table
 
 SUMMED = ("seconds", "images_per_second", "peak_memory_mib", "created")  # differ from cell to cell, so are told in one number
@@ -18,7 +19,12 @@ SUMMED = ("seconds", "images_per_second", "peak_memory_mib", "created")  # diffe
 
 def plan_blocks(plan: Plan) -> list[Block]:
     """The plan as it was read, and the file itself."""
-    rows = [Line((name, ", ".join(values) if isinstance(values, tuple) else values)) for name, values in _said(plan).items()]
+    said = {
+        **_said(plan),
+        **(_said_of_tunings(plan) if plan.tasks else {}),
+        **(_said_of_inversion(plan.inversion, plan.models) if plan.inversion else {}),
+    }
+    rows = [Line((name, ", ".join(values) if isinstance(values, tuple) else values)) for name, values in said.items()]
     for of in plan.tunings:
         settings = ", ".join(dict.fromkeys(setting.label for setting in of.grid))
         rows.append(Line((f"tuning {of.name}", f"{of.tuning}, {len(of.grid)} setting{'s' * (len(of.grid) != 1)}: {settings}")))
@@ -29,9 +35,11 @@ def plan_blocks(plan: Plan) -> list[Block]:
 
 
 def _said(plan: Plan) -> dict[str, Any]:
+    return {"file": str(plan.path), "models": plan.models, "prompts": plan.prompts or "each data set's own"}
+
+
+def _said_of_tunings(plan: Plan) -> dict[str, Any]:
     return {
-        "file": str(plan.path),
-        "models": plan.models,
         "tasks trained on and measured": plan.tasks,
         "tasks tested on": plan.eval_tasks,
         "models tuned other than fully": plan.tuned_models,
@@ -39,9 +47,27 @@ def _said(plan: Plan) -> dict[str, Any]:
         "measures": plan.measures,
         "predictor": plan.predictor,
         "components": plan.components,
-        "prompts": plan.prompts or "each data set's own",
         "kept for validation": f"{plan.val_p:g} of the training split",
     }
+
+
+def _said_of_inversion(of: InversionPlan, models: Sequence[str]) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "images searched by images": of.image_tasks,
+        "texts searched by texts": of.text_tasks,
+        "classified with inverted features": of.zero_shot_tasks,
+        "histograms of cosines": of.misalignment,
+        "projections": of.project,
+        "fused": tuple(f"{weight:g} inverted, {1 - weight:g} native" for weight in of.fuse),
+        "seeds of inversion": tuple(map(str, of.seeds)),
+    }
+    for shared in (of.oti, of.ovi):
+        words = f"{shared.steps} steps of AdamW, lr {shared.lr:g}, weight decay {shared.weight_decay:g}, template '{shared.template}'"
+        said[shared.kind] = words
+        for model in models:
+            counts = dict.fromkeys(str(setting.num_pseudo_tokens) for setting in of.settings(shared.kind, model))
+            said[f"{shared.kind}, pseudo-tokens of {model}"] = tuple(counts)
+    return {name: value for name, value in said.items() if value}
 
 
 def unfinished_blocks(collected: Collected) -> list[Block]:
@@ -81,8 +107,7 @@ def provenance_blocks(collected: Collected, out: Path) -> list[Block]:
 
 
 def _provenances(collected: Collected, out: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    lists = (collected.zero_shot, collected.embeds, collected.scores, collected.trainings, collected.tests)
-    for name in dict.fromkeys(row["cell"] for rows in lists for row in rows):
+    for name in dict.fromkeys(row["cell"] for row in collected.rows):
         try:
             record = read_json(out / name)
         except UserError:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from models.tuning_options import TuningOptions
-from study.cells import Cell, Unit, expand
+from study.cells import Cell, Unit
+from study.expansion import expand
 from study.plan import FitSetting, Plan, Setting, TuningPlan
 
 MODELS = ("clip", "siglip")

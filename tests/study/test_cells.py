@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from common.errors import UserError
-from study.cells import CHANGED, DONE, FAILED, FORMAT, KINDS, TO_DO, Cell, expand, hash_of, read_record, select, state_of
+from study.cells import CHANGED, DONE, FAILED, FORMAT, KINDS, TO_DO, Cell, hash_of, read_record, select, state_of
+from study.expansion import expand
 from study.plan_file import read_plan
 from tests.helpers import ROOT
 from tests.study.small_plans import TRAINING, write_plan
@@ -69,7 +70,8 @@ def test_only_full_tuning_is_applied_to_all_models(plan):
 
 def test_every_cell_has_a_file_of_its_own(plan, tmp_path):
     grid = {"lora": {"rank": [2, 4], "wd": [0.1, 0.01]}, "lora_small": {"tuning": "lora", "rank": 1}}
-    found = cells(plan(tunings=grid, seeds=[0, 1], models=["tiny", "clip"]))
+    inversion = {"image_tasks": TASKS, "zero_shot_tasks": TASKS, "misalignment": TASKS, "fuse": [0.5], "seeds": [1, 2]}
+    found = cells(plan(tunings=grid, seeds=[0, 1], models=["tiny", "clip"], inversion=inversion))
     paths = [cell.path(tmp_path) for cell in found]
     assert len(set(paths)) == len(paths)
     assert {path.parent.name for path in paths} == set(KINDS)
@@ -148,7 +150,7 @@ def test_planning_does_not_import_torch(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from study.cells import expand
+from study.expansion import expand
 from study.plan_file import read_plan
 import study.run, study.estimate
 assert expand(read_plan(Path({str(path)!r})))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from models.tuning_options import TuningOptions
-from study.cells import Cell, expand
+from study.cells import Cell
 from study.collect import collect
+from study.expansion import expand
 from study.plan import FitSetting, Plan, Setting
 from tests.study.small_study import accuracy_of, iimm_of, small_plan, validation_of, write_cell, write_small_study, zero_shot_of
 

@@ -15,8 +15,9 @@ import pytest
 from common.errors import Interrupted, UserError
 from engine.embed import LoadOptions
 from study import executors
-from study.cells import Cell, Unit, expand
+from study.cells import Cell, Unit
 from study.executors import SlurmOptions, UnitJob, run_slurm
+from study.expansion import expand
 from study.plan_file import read_plan
 from study.run import RunOptions
 from tests.helpers import run_here

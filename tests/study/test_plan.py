@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 from engine.fit import OPTIMIZERS, FitOptions
 from models.augment import AUGMENTATIONS
-from models.tuning_options import TUNING_OPTIONS, TuningOptions
+from models.tuning_options import LATER_OPTIONS, TUNING_OPTIONS, TuningOptions
 from study import plan_keys
 from study.plan import FitSetting, Plan, Setting, TuningPlan
 
@@ -52,7 +52,8 @@ def test_a_training_has_the_keys_and_defaults_of_the_training_script() -> None:
 
 def test_the_keys_of_a_plan_are_the_fields_that_they_fill() -> None:
     assert [*plan_keys.FIT_KEYS] == [*FitSetting().keys()]
-    assert {*plan_keys.OPTION_KEYS} == {item.name for item in fields(TuningOptions)} - {"seed"}
+    later = {name for names in LATER_OPTIONS.values() for name in names}  # which plans do not have
+    assert {*plan_keys.OPTION_KEYS} == {item.name for item in fields(TuningOptions)} - {"seed"} - later
     assert {*plan_keys.OPTION_KEYS} == {name for names in TUNING_OPTIONS.values() for name in names}
     assert {*plan_keys.TOP_KEYS} == {*get_type_hints(Plan)} - {"path"} | {"training"}
 

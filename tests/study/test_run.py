@@ -20,8 +20,9 @@ from engine.runtime import start
 from metrics.statistics import MetricError
 from models.selection import select_encoder
 from study import inputs, work
-from study.cells import DONE, FAILED, expand, read_record
+from study.cells import DONE, FAILED, read_record
 from study.estimate import describe, states
+from study.expansion import expand
 from study.plan_file import read_plan
 from study.run import RunOptions, counts, failures, run_unit, run_units
 from tests.helpers import write_images, write_model

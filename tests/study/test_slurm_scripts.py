@@ -37,7 +37,7 @@ class Caught(Exception):
 def parser_of(monkeypatch, name):
     """The parser of a script, caught when it is about to parse."""
 
-    def catch(parser):
+    def catch(parser, argv=None):
         raise Caught(parser)
 
     with monkeypatch.context() as patch, pytest.raises(Caught) as caught:

@@ -161,7 +161,7 @@ def test_measures_without_training(tmp_path):
 def test_failed_and_missing_cells_are_listed(tmp_path):
     plan = small_plan(models=("clip",), tuned_models=("clip",), tasks=TASKS, eval_tasks=TASKS)
     write_small_study(tmp_path, plan, skip=lambda cell: cell.kind == "test" and cell.key["task"] == "SVHN")
-    from study.cells import expand
+    from study.expansion import expand
 
     cell = next(cell for unit in expand(plan) for cell in unit.cells if cell.kind == "embed")
     write_cell(cell, tmp_path, {}, state="failed", error="Traceback ...\nValueError: it <broke> | here")
