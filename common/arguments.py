@@ -56,7 +56,9 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, val_p: float | None) 
         help="prompt with {c} for the class name, or a .txt file of them; may be repeated, the prompts of a class are averaged "
         "(default: the data set's own)",
     )
-    prompts.add_argument("--prompts", metavar="NAME", help="published prompts (iimm, openai, coop, merging), or a text file, one per line")
+    prompts.add_argument(
+        "--prompts", metavar="NAME", help="published prompts (iimm, openai, coop, merging, cross_the_gap), or a text file, one per line"
+    )
     if val_p is not None:
         group.add_argument(
             "--val-p", type=proportion, default=val_p, help="part of the training split kept for validation (at most 5000 images, seed 0)"
@@ -104,8 +106,8 @@ def add_tuning_arguments(group: Any, *, defaults: bool) -> None:
 
     note = "" if defaults else "; a checkpoint knows its own, another one is an error"
     group.add_argument("--reduction", type=positive_int, default=default(4), help=f"adapter: width / bottleneck{note}")
-    group.add_argument("--rank", type=positive_int, default=default(16), help=f"lora: rank of the update{note}")
-    group.add_argument("--lora-mlp", action="store_true", default=default(False), help=f"lora: update the MLPs too{note}")
+    group.add_argument("--rank", type=positive_int, default=default(16), help=f"lora, l-lora: rank of the update{note}")
+    group.add_argument("--lora-mlp", action="store_true", default=default(False), help=f"lora, l-lora: update the MLPs too{note}")
     group.add_argument(
         "--train-blocks",
         type=positive_int,

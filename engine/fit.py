@@ -26,11 +26,12 @@ from engine.state import Progress, load_state, save_state
 from models.tunings import trained_parameters
 
 CHECK_EVERY = 16  # steps between two looks at the losses on an accelerator, since each look waits for it
+BETA2 = 0.99  # of Adam and AdamW, as published with IIMM; torch's own default is 0.999
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "SGD": lambda parameters, lr, wd: torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=wd),
-    "Adam": lambda parameters, lr, wd: torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=wd),
-    "AdamW": lambda parameters, lr, wd: torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.99), weight_decay=wd),
+    "SGD": lambda parameters, lr, wd, beta2=BETA2: torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=wd),
+    "Adam": lambda parameters, lr, wd, beta2=BETA2: torch.optim.Adam(parameters, lr=lr, betas=(0.9, beta2), weight_decay=wd),
+    "AdamW": lambda parameters, lr, wd, beta2=BETA2: torch.optim.AdamW(parameters, lr=lr, betas=(0.9, beta2), weight_decay=wd),
 }
 
 
@@ -39,9 +40,11 @@ class FitOptions:
     """How to train; the defaults are the published ones."""
 
     epochs: int = 30
+    steps: int | None = None  # optimizer steps in all, instead of epochs; the last epoch ends where they do
     lr: float = 1e-6
     wd: float = 1e-4
     optimizer: str = "SGD"
+    beta2: float = BETA2  # of Adam and AdamW
     schedule: str = "constant"
     warmup: int = 0  # optimizer steps
     clip_norm: float | None = None
@@ -74,9 +77,11 @@ class Fit:
         self.options, self.files, self.settings = options, files, settings
         self.classifier = classifier.to(runtime.device)
         self.parameters = trained_parameters(classifier.encoder)
-        optimizer = OPTIMIZERS[options.optimizer](list(self.parameters.values()), options.lr, options.wd)
+        optimizer = OPTIMIZERS[options.optimizer](list(self.parameters.values()), options.lr, options.wd, options.beta2)
         self.model, self.optimizer = runtime.accelerator.prepare(self.classifier, optimizer)
         self.scaler = runtime.accelerator.scaler
+        self.steps = options.steps or options.epochs * order.steps
+        self.epochs = -(-self.steps // order.steps)
         self.progress = Progress()
         self._losses: list[Tensor] = []
         self._saved_at = self._started = time.monotonic()
@@ -92,7 +97,7 @@ class Fit:
         with stop_requests() as stop:
             if self.progress.before is None:
                 self._measure_before()
-            while self.progress.epoch < self.options.epochs:
+            while self.progress.epoch < self.epochs:
                 self._epoch(stop)
         return self.progress
 
@@ -114,10 +119,14 @@ class Fit:
     def _steps(self) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
         """(optimizer step within the epoch, its micro-batches) for what is left of the epoch."""
         stream = self.inputs.micro_batches()
-        todo = range(self.progress.step, self.order.steps)
-        name = f"epoch {self.progress.epoch + 1}/{self.options.epochs}"
+        todo = range(self.progress.step, self._steps_in_epoch())
+        name = f"epoch {self.progress.epoch + 1}/{self.epochs}"
         for step in tqdm(todo, desc=name, disable=not (self.options.progress and self.runtime.is_main), leave=False):
             yield step, list(islice(stream, self.order.micro_batches(step)))
+
+    def _steps_in_epoch(self) -> int:
+        """Optimizer steps of the epoch at hand: all, or what is left of the run."""
+        return min(self.order.steps, self.steps - self.progress.epoch * self.order.steps)
 
     def _step(self, step: int, micro_batches: list[tuple[Tensor, Tensor]]) -> None:
         lr = self._learning_rate(step)
@@ -142,8 +151,8 @@ class Fit:
         return loss.detach()
 
     def _learning_rate(self, step: int) -> float:
-        done, steps = self.progress.epoch * self.order.steps + step, self.options.epochs * self.order.steps
-        return learning_rate(done, steps, peak=self.options.lr, schedule=self.options.schedule, warmup=self.options.warmup)
+        done = self.progress.epoch * self.order.steps + step
+        return learning_rate(done, self.steps, peak=self.options.lr, schedule=self.options.schedule, warmup=self.options.warmup)
 
     def _check_losses(self, now: bool = False) -> None:
         """Stop at a loss that is not finite; add the finite ones up."""
@@ -173,7 +182,7 @@ class Fit:
         """Whether any process wishes so; several processes ask one another every few steps only."""
         if self.runtime.world == 1:
             return wish
-        if self.progress.step % CHECK_EVERY and self.progress.step != self.order.steps:
+        if self.progress.step % CHECK_EVERY and self.progress.step != self._steps_in_epoch():
             return False
         return bool(self.runtime.total(torch.tensor([float(wish)], device=self.runtime.device)).item())
 
@@ -181,8 +190,8 @@ class Fit:
         progress = self.progress
         val = self.inputs.validate(self.classifier)
         self._gather_unreadable()
+        loss = self._summed_loss() / min(self.order.n, self._steps_in_epoch() * self.order.step_size(0))
         progress.epoch += 1
-        loss = self._summed_loss() / self.order.n
         better = val.top1 > progress.best_accuracy
         if better:
             progress.best_accuracy, progress.best_epoch = val.top1, progress.epoch
@@ -192,14 +201,14 @@ class Fit:
         self._report(seconds)
         if better:
             self._on_main(lambda: self.files.save("best", progress.epoch, val.top1))
-        if progress.epoch == self.options.epochs:
+        if progress.epoch == self.epochs:
             self._on_main(lambda: self.files.save("last", progress.epoch, val.top1))
         self._save_state()
 
     def _report(self, seconds: float) -> None:
         progress, last = self.progress, self.progress.history[-1]
         self.runtime.say(
-            f"epoch {progress.epoch:>3}/{self.options.epochs}  loss {last['loss']:.4f}  validation {last['val_accuracy']:.4f}  "
+            f"epoch {progress.epoch:>3}/{self.epochs}  loss {last['loss']:.4f}  validation {last['val_accuracy']:.4f}  "
             f"best {progress.best_accuracy:.4f} (epoch {progress.best_epoch})  {seconds:.1f} s"
         )
         self.runtime.accelerator.log(

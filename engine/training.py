@@ -19,7 +19,7 @@ from datasets.registry import load_task, task_slug
 from datasets.task import Task
 from engine.classifier import Classifier
 from engine.embed import LoadOptions
-from engine.fit import Fit, FitFiles, FitOptions
+from engine.fit import BETA2, Fit, FitFiles, FitOptions
 from engine.inputs import FeatureInputs, Inputs, PixelInputs
 from engine.loading import SkippedImages
 from engine.order import EpochOrder
@@ -32,7 +32,7 @@ from models.checkpoint import base_sha256, make_header, save_checkpoint
 from models.encoder import Encoder
 from models.loading import load_encoder
 from models.selection import model_slug
-from models.tunings import TUNINGS, TuningOptions, apply_tuning, towers_are_frozen, trained_parameters, tuning_tag
+from models.tunings import TuningOptions, apply_tuning, towers_are_frozen, trained_parameters, tuning_tag
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,15 @@ class RunFiles:
 def run_name(request: TrainRequest, precision: str, seed: int) -> str:
     """The name of a run's files: what distinguishes it from any other run of a grid.
 
-    Data set, model, tuning with its hyper-parameters, optimizer, learning rate, weight decay, batch size, epochs and seed
-    are always there; what is seldom changed only where it is.
+    Data set, model, tuning with its hyper-parameters, optimizer, learning rate, weight decay, batch size, epochs or steps,
+    and seed are always there; what is seldom changed only where it is.
     """
     fit, load = request.fit, request.load
-    always = f"{fit.optimizer}_lr{exact(fit.lr)}_wd{exact(fit.wd)}_bs{load.batch_size}_ep{fit.epochs}_seed{seed}"
+    length = f"steps{fit.steps}" if fit.steps else f"ep{fit.epochs}"
+    always = f"{fit.optimizer}_lr{exact(fit.lr)}_wd{exact(fit.wd)}_bs{load.batch_size}_{length}_seed{seed}"
     seldom = {
         fit.schedule: fit.schedule != "constant",
+        f"beta2-{exact(fit.beta2)}": fit.beta2 != BETA2,
         f"warmup{fit.warmup}": fit.warmup > 0,
         f"clip{exact(fit.clip_norm or 0.0)}": fit.clip_norm is not None,
         f"acc{request.accumulate}": request.accumulate > 1,
@@ -181,14 +183,14 @@ def _inputs(runtime: Runtime, request: TrainRequest, classifier: Classifier, tra
 def _settings(request: TrainRequest, runtime: Runtime, base: str, train: Task, val: Task) -> dict[str, Any]:
     """What must be the same for a run to be continued, and what its checkpoints and record say of it."""
     fit = {key: value for key, value in asdict(request.fit).items() if key not in ("progress", "save_minutes")}
-    options = asdict(request.options)
     return {
         "dataset": request.dataset,
         "model": request.model,
         "base_sha256": base,
         "tuning": request.tuning,
-        **{key: options[key] for key in TUNINGS[request.tuning].options},
+        **request.options.read_by(request.tuning),
         **fit,
+        "epochs": None if request.fit.steps else request.fit.epochs,
         "batch_size": request.load.batch_size,
         "accumulate": request.accumulate,
         "augment": request.augment,

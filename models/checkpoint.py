@@ -28,7 +28,7 @@ from models.encoder import Encoder
 from models.loading import load_encoder
 from models.tensors import PICKLE_STARTS, read_metadata, read_safetensors, sha256_of_tensors, write_safetensors
 from models.tuning_options import TuningOptions, flag
-from models.tunings import apply_tuning, trained_parameters
+from models.tunings import apply_tuning, stored_parameters, trained_parameters
 from models.zoo import canonical_name
 
 FORMAT = "clipscope-checkpoint/1"
@@ -121,8 +121,8 @@ def base_sha256(encoder: Encoder) -> str:
 
 
 def save_checkpoint(path: Path, encoder: Encoder, header: CheckpointHeader) -> None:
-    """Write what trains in ``encoder``, with ``header``, to ``path``; atomic. Raises :class:`UserError` when it cannot."""
-    write_safetensors(path, trained_parameters(encoder), header.to_metadata())
+    """Write what was tuned in ``encoder``, with ``header``, to ``path``; atomic. Raises :class:`UserError` when it cannot."""
+    write_safetensors(path, stored_parameters(encoder), header.to_metadata())
 
 
 def read_header(path: Path) -> CheckpointHeader:
@@ -153,7 +153,7 @@ def load_checkpoint(
     if base_sha256(encoder) != header.base_sha256:
         raise UserError(f"The base weights of '{header.model}' are not those that '{path}' was tuned from.")
     _apply(path, encoder, header)
-    _fill(path, trained_parameters(encoder), read_safetensors(path)[0])
+    _fill(path, stored_parameters(encoder), read_safetensors(path)[0])
     return encoder, header
 
 

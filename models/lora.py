@@ -17,14 +17,15 @@ from torch.nn.utils import parametrize
 from models.encoder import Encoder
 from models.parts import Projection, Tower, attention_projections, mlp_linears, named_blocks, no_place, towers
 
-ADAPTED = ("q", "v", "mlp")  # the roles that LoRA updates
+TARGETS = ("q", "v")  # the maps that the paper updates; also k, out (the map behind an attention) and mlp
+INPUTS = ("in_proj_weight", "q_proj_weight", "qkv", "q_proj", "kv")  # one of them is in every attention, under whatever name
 INITIAL_DEVIATION = 0.02  # of A; B is 0, so that the encoder starts as it was
 
 
 class LowRank(nn.Module):
     """``W -> W + scale * B A`` on some ranges of rows of W; the others pass through unchanged.
 
-    ``lora_A`` and ``lora_B`` hold one pair for each of ``projections``, keyed by role (q, v, mlp).
+    ``lora_A`` and ``lora_B`` hold one pair for each of ``projections``, keyed by role (q, k, v, out, mlp).
     """
 
     def __init__(self, projections: Sequence[Projection], rank: int, scale: float, generator: torch.Generator) -> None:
@@ -49,15 +50,17 @@ class LowRank(nn.Module):
         return torch.cat([*parts, weight[done:]])
 
 
-def add_lora(encoder: Encoder, rank: int, scale: float, mlp: bool, seed: int) -> None:
-    """Put trainable low-rank updates on Q and V of every attention of both towers, and on the blocks' MLPs when ``mlp``.
+def add_lora(
+    encoder: Encoder, rank: int, scale: float, seed: int, targets: Sequence[str] = TARGETS, tuned: Sequence[Tower] | None = None
+) -> None:
+    """Put trainable low-rank updates on the ``targets`` in every attention and block of the towers ``tuned``, by default both.
 
     What is drawn depends on ``seed`` and on the encoder's shape only. Raises :class:`UserError`, before anything is
     changed, when a tower has no attention.
     """
     if lora_weights(encoder):
         raise ValueError("the encoder has LoRA already; fold it first")
-    groups = [group for tower in towers(encoder) for group in _groups(_adapted(tower, mlp))]
+    groups = [group for tower in tuned or towers(encoder) for group in _groups(_adapted(tower, targets))]
     generator = torch.Generator().manual_seed(seed)
     for group in groups:
         update = LowRank(group, rank, scale, generator)
@@ -108,13 +111,20 @@ def fold_lora(encoder: Encoder) -> None:
             module.register_parameter(parameter, nn.Parameter(weight, requires_grad=False))
 
 
-def _adapted(tower: Tower, mlp: bool) -> list[Projection]:
+def _adapted(tower: Tower, targets: Sequence[str]) -> list[Projection]:
     """The maps of a tower that get an update, in a fixed order."""
     attention = attention_projections(tower)
     if not attention:
         raise no_place(tower, "lora", "no attention in its blocks", "full, bias, adapter, probe")
-    mlps = [linear for block in named_blocks(tower).values() for linear in mlp_linears(block)] if mlp else []
-    return [projection for projection in attention + mlps if projection.role in ADAPTED]
+    mlps = [linear for block in named_blocks(tower).values() for linear in mlp_linears(block)]
+    return [projection for projection in [*attention, *attention_outputs(tower), *mlps] if projection.role in targets]
+
+
+def attention_outputs(tower: Tower) -> list[Projection]:
+    """The linear map behind every attention of a tower that has :func:`~models.parts.attention_projections`."""
+    attentions = [module for _, module in tower.named_modules() if any(getattr(module, name, None) is not None for name in INPUTS)]
+    linears = [getattr(module, "out_proj", None) or getattr(module, "proj", None) for module in attentions]
+    return [Projection("out", one, "weight", 0, one.out_features) for one in linears if isinstance(one, nn.Linear)]  # type: ignore[arg-type]
 
 
 def _groups(projections: list[Projection]) -> list[list[Projection]]:

@@ -1,7 +1,8 @@
 """The tunings: which parameters of an encoder train, and what is added to it.
 
 To add one: a function that marks what trains, a line in :data:`TUNINGS`, and its hyper-parameters in
-:mod:`models.tuning_options`. Parameters that train are those that require gradients; a checkpoint stores exactly these.
+:mod:`models.tuning_options`. Parameters that train are those that require gradients; a checkpoint stores these, and what was
+drawn beside them (:func:`stored_parameters`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from common.errors import unknown_name
 from models.adapter import ClipAdapter, LinearProbe
 from models.encoder import Encoder
+from models.linearized import train_linearized
 from models.lora import LowRank, add_lora
 from models.parts import Tower, bias_parameters, last_blocks, no_place, projections_in, text_tower, towers
-from models.tuning_options import TUNING_NAMES, TUNING_OPTIONS, TuningOptions, tuning_tag
+from models.projections import without_projections
+from models.tuning_options import TUNING_NAMES, TuningOptions, all_options_of, tuning_tag
 
 __all__ = [
     "TUNINGS",
@@ -26,6 +29,7 @@ __all__ = [
     "Tuning",
     "TuningOptions",
     "apply_tuning",
+    "stored_parameters",
     "text_tower_is_frozen",
     "towers_are_frozen",
     "trained_parameters",
@@ -52,7 +56,7 @@ class Tuning:
     @property
     def options(self) -> tuple[str, ...]:
         """The hyper-parameters that it reads."""
-        return TUNING_OPTIONS[self.name]
+        return all_options_of(self.name)
 
 
 def apply_tuning(
@@ -81,6 +85,12 @@ def trained_parameters(encoder: Encoder) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad}
 
 
+def stored_parameters(encoder: Encoder) -> dict[str, nn.Parameter]:
+    """What a checkpoint holds, by its names in ``encoder``: the parameters that train, and L-LoRA's A0, which was drawn and does not."""
+    low_rank = {id(parameter) for module in encoder.modules() if isinstance(module, LowRank) for parameter in module.parameters()}
+    return {name: parameter for name, parameter in encoder.named_parameters() if parameter.requires_grad or id(parameter) in low_rank}
+
+
 def towers_are_frozen(encoder: Encoder) -> bool:
     """Whether neither tower trains, so that the features of a data set can be computed once."""
     return not _any_trains(encoder.model.parameters())
@@ -96,21 +106,41 @@ def _any_trains(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 def _full(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
-    encoder.model.requires_grad_(True)
+    if options.towers == "both":
+        encoder.model.requires_grad_(True)
+        return
+    with without_projections(encoder):  # one tower alone is a recipe of merging, which keeps the base's projections and logit scale
+        for parameter in _tuned(encoder, options)[0].parameters():
+            parameter.requires_grad_(True)
+
+
+def _tuned(encoder: Encoder, options: TuningOptions) -> tuple[Tower, ...]:
+    """The towers that train."""
+    vision, text = towers(encoder)
+    return {"both": (vision, text), "vision": (vision,), "text": (text,)}[options.towers]
+
+
+def _add_lora(encoder: Encoder, options: TuningOptions) -> None:
+    add_lora(encoder, options.rank, options.lora_scale, options.seed, options.targets, _tuned(encoder, options))
 
 
 def _lora(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
-    add_lora(encoder, options.rank, options.lora_scale, options.lora_mlp, options.seed)
+    _add_lora(encoder, options)
     for module in encoder.modules():
         if isinstance(module, LowRank):
             module.requires_grad_(True)
+
+
+def _l_lora(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    _add_lora(encoder, options)
+    train_linearized(encoder)
 
 
 def _bias(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
     def biases(tower: Tower) -> list[nn.Parameter]:
         return [bias for block in last_blocks(tower, options.train_blocks) for bias in bias_parameters(block)]
 
-    _train_in_both(encoder, "bias", biases, "no residual blocks with biases", "full, adapter, probe")
+    _train_in(_tuned(encoder, options), "bias", biases, "no residual blocks with biases", "full, adapter, probe")
 
 
 def _attention(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
@@ -118,13 +148,13 @@ def _attention(encoder: Encoder, options: TuningOptions, classes: Classes) -> No
         return [projection.weight for block in last_blocks(tower, options.train_blocks) for projection in projections_in(tower, block)]
 
     lacks = f"no attention among its last {options.train_blocks} blocks"
-    _train_in_both(encoder, "attention", weights, lacks, "full, bias, adapter, probe")
+    _train_in(_tuned(encoder, options), "attention", weights, lacks, "full, bias, adapter, probe")
 
 
-def _train_in_both(encoder: Encoder, name: str, pick: Callable[[Tower], list[nn.Parameter]], lacks: str, others: str) -> None:
-    """Mark what ``pick`` finds in either tower, or nothing when it finds nothing in one of them."""
+def _train_in(tuned: Iterable[Tower], name: str, pick: Callable[[Tower], list[nn.Parameter]], lacks: str, others: str) -> None:
+    """Mark what ``pick`` finds in each tower, or nothing when it finds nothing in one of them."""
     picked = []
-    for tower in towers(encoder):
+    for tower in tuned:
         found = pick(tower)
         if not found:
             raise no_place(tower, name, lacks, others)
@@ -155,8 +185,9 @@ def _probe(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
 TUNINGS: dict[str, Tuning] = {
     tuning.name: tuning
     for tuning in (
-        Tuning("full", "every parameter of the model, the logit scale included", _full),
-        Tuning("lora", "low-rank updates of Q and V in every attention of both towers, optionally of the MLPs", _lora),
+        Tuning("full", "every parameter of the model, the logit scale included; or those of one tower alone", _full),
+        Tuning("lora", "low-rank updates of Q and V in every attention, optionally of K, the output and the MLPs", _lora),
+        Tuning("l-lora", "linearised LoRA: as lora, with the update linear in what trains, since A stays as it was drawn", _l_lora),
         Tuning("bias", "BitFit: every bias in the last blocks of both towers", _bias),
         Tuning("attention", "the Q, K and V weights in the last blocks of both towers", _attention),
         Tuning("adapter", "CLIP-Adapter: a bottleneck on the image and on the text embeddings", _adapter),

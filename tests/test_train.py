@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 
-from models.checkpoint import read_header
+from models.checkpoint import load_checkpoint, read_header
+from models.loading import load_encoder
+from models.lora import folded_state_dict
 from models.tensors import read_safetensors
 from tests.helpers import Ended, run_here, run_script, start_script
 
@@ -193,6 +195,54 @@ def test_every_flag_arrives_in_the_checkpoint(flags, tmp_path):
         **{"lr": 0.01, "epochs": 2, "batch_size": 4, "val_p": 0.2, "seed": 9, "precision": "fp32"},
     }
     assert {key: header.settings[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("tuning", ["full", "l-lora"])
+def test_the_vision_tower_alone_trains(flags, small_model, tmp_path, tuning):
+    """Text side, projections and logit scale stay the base's to the bit; the head is the frozen zero-shot one."""
+    how = ["--lora-targets", "v,k,out", "--rank", 3] if tuning == "l-lora" else []
+    run_here("train", *flags(tmp_path, tuning, "--towers", "vision", "--optimizer", "Adam", *how)).succeeded()
+    (path,) = tmp_path.glob("*_last.safetensors")
+    assert "-vision_" in path.name
+    options = {"rank": 3, "lora_scale": 0.2, "lora_mlp": False, "lora_targets": "k,v,out"} if tuning == "l-lora" else {}
+    assert dict(read_header(path).options) == {**options, "towers": "vision"}
+    tuned, base = folded_state_dict(load_checkpoint(path)[0].model), load_encoder(str(small_model)).model.state_dict()
+    changed = {name for name, tensor in tuned.items() if not torch.equal(tensor, base[name])}
+    assert changed and all(name.startswith("visual.") and name != "visual.proj" for name in changed)
+    assert tuning == "full" or {name.rpartition("attn.")[2] for name in changed} == {"in_proj_weight", "out_proj.weight"}
+
+
+def test_the_recipe_of_merging_is_a_preset(flags, tmp_path):
+    """configs/merging/finetune.toml, shortened: typed flags come before the file's."""
+    recipe = ["--config", "configs/merging/finetune.toml", "--base-model", flags("x")[flags("x").index("--base-model") + 1]]
+    data = ["--dataset", flags("x")[flags("x").index("--dataset") + 1], "--model-dir", tmp_path, "--num-workers", 0, "--device", "cpu"]
+    (tmp_path / "prompts.txt").write_text("a {}\n")
+    run_here("train", *recipe, *data, "--prompts", tmp_path / "prompts.txt", "--steps", 3, "--bs", 8, "--val-p", 0.2).succeeded()
+    (path,) = tmp_path.glob("*_last.safetensors")
+    header = read_header(path)
+    assert (header.tuning, dict(header.options), header.epoch) == ("full", {"towers": "vision"}, 1)
+    expected = {"optimizer": "Adam", "beta2": 0.999, "lr": 1e-5, "wd": 0.0, "schedule": "constant", "steps": 3, "epochs": None}
+    expected |= {"batch_size": 8, "seed": 42, "precision": "fp32", "augment": "none"}
+    assert {key: header.settings[key] for key in expected} == expected
+    assert "_bs8_steps3_seed42_beta2-0.999_" in path.name
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--steps", 3], ["--nepochs and --steps", "give one of them"]),
+        (["--lora-targets", "q,w"], ["Unknown LoRA target 'w'"]),
+        (["--beta2", 1], ["--beta2", "between 0 and 1"]),
+    ],
+)
+def test_flags_that_make_no_sense(flags, tmp_path, more, words):
+    run_here("train", *flags(tmp_path / "ckpts", "lora", *more)).refused(*words)
+    assert not (tmp_path / "ckpts").exists()
+
+
+def test_towers_mean_nothing_to_an_adapter(flags, tmp_path):
+    words = ["--towers belongs to full and lora and l-lora and bias and attention", "'adapter'"]
+    run_here("train", *flags(tmp_path / "ckpts", "adapter", "--towers", "vision")).refused(*words)
 
 
 def test_an_encoders_name_is_full_fine_tuning_of_it(flags, small_model, image_folder, tmp_path):

@@ -35,6 +35,7 @@ __all__ = [
     "TensorPair",
     "convert_state_dict",
     "convert_vision_state_dict",
+    "empty_clip",
     "find_weights",
     "is_huggingface_clip",
     "is_huggingface_vision",
@@ -77,13 +78,13 @@ def load_huggingface_clip(name: str) -> HuggingFaceClip:
     preprocess_cfg = preprocess_config(folder)
     tokenizer = load_tokenizer(folder, model_cfg)
     state_dict = convert_state_dict(read_weights(folder), model_cfg, f"The weights in '{folder}'")
-    model = _empty_clip(model_cfg)
+    model = empty_clip(model_cfg)
     model.load_state_dict(state_dict, strict=True)
     set_model_preprocess_cfg(model, preprocess_cfg)
     return HuggingFaceClip(model.eval(), model_cfg, preprocess_cfg, tokenizer, folder)
 
 
-def _empty_clip(model_cfg: Config) -> CLIP:
+def empty_clip(model_cfg: Config) -> CLIP:
     """The model with memory but no values, except for the causal mask, which no state dict holds.
 
     Drawing the initial weights of an L/14 only to overwrite them takes longer than reading the file, and would move the

@@ -106,7 +106,7 @@ def _tower_cfg(tower: Any) -> Config:
     return {
         "width": _positive(tower, "hidden_size"),
         "layers": _positive(tower, "num_hidden_layers"),
-        "mlp_ratio": _mlp_ratio(_positive(tower, "hidden_size"), _positive(tower, "intermediate_size")),
+        "mlp_ratio": mlp_ratio(_positive(tower, "hidden_size"), _positive(tower, "intermediate_size")),
         **({} if eps == OPEN_CLIP_EPS else {"norm_kwargs": {"eps": eps}}),
         **({"act_kwargs": dict(activation)} if activation else {}),
     }
@@ -125,7 +125,7 @@ def _activation(tower: Any) -> tuple[bool, Config]:
     return ACTIVATIONS[tower.hidden_act]
 
 
-def _mlp_ratio(width: int, hidden: int) -> float:
+def mlp_ratio(width: int, hidden: int) -> float:
     """The ratio that open_clip, which computes ``int(width * ratio)``, turns into exactly ``hidden``."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import write_json, write_text
+from models.encoder import Encoder
 from models.huggingface.config import Config
-from models.huggingface.files import read_object
+from models.huggingface.files import TOKENIZER, read_object, resolve
 
 STANDARD_VOCABULARY = 49408  # tokens of the vocabulary of OpenAI's CLIP, which open_clip carries with it
+SPECIAL = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}  # open_clip's spelling, transformers'
 
 
 def load_tokenizer(folder: Path, model_cfg: Config) -> Callable[..., Tensor]:
@@ -35,6 +39,27 @@ def load_tokenizer(folder: Path, model_cfg: Config) -> Callable[..., Tensor]:
     own = _own_tokenizer(folder, text["context_length"])
     _check_tokens(folder, text, own.tokenizer.eos_token_id, len(own.tokenizer))
     return own
+
+
+def write_tokenizer(encoder: Encoder, folder: Path) -> bool:
+    """Write the files of the tokenizer of ``encoder`` to ``folder``, where they can be had; whether they could.
+
+    A Hugging Face model's own are copied; those of CLIP's own vocabulary are written in the form that every version of transformers reads.
+    """
+    own = resolve(encoder.source.architecture) if encoder.source.kind == "huggingface" else None
+    found = [own / name for name in TOKENIZER if (own / name).is_file()] if own else []
+    for path in found:
+        shutil.copyfile(path, folder / path.name)
+    if found or encoder.model.vocab_size != STANDARD_VOCABULARY:
+        return bool(found)
+    standard = SimpleTokenizer()
+    write_json(folder / "vocab.json", {SPECIAL.get(token, token): number for token, number in standard.encoder.items()})
+    write_text(folder / "merges.txt", "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in standard.bpe_ranks))
+    special = {f"{kind}_token": SPECIAL["<end_of_text>"] for kind in ("eos", "pad", "unk")} | {"bos_token": SPECIAL["<start_of_text>"]}
+    write_json(folder / "special_tokens_map.json", special)
+    own_class = {"tokenizer_class": "CLIPTokenizer", "model_max_length": encoder.model.context_length, "do_lower_case": True}
+    write_json(folder / "tokenizer_config.json", {**own_class, "add_prefix_space": False, "errors": "replace", **special})
+    return True
 
 
 def _own_tokenizer(folder: Path, context_length: int) -> HFTokenizer:
@@ -72,5 +97,4 @@ def _vocabulary(folder: Path) -> Config | None:
 
 def _is_standard(vocabulary: Config) -> bool:
     """Whether ids and tokens are CLIP's; its merges are its tokens in order, so they need no comparison."""
-    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    return vocabulary == {special.get(token, token): number for token, number in SimpleTokenizer().encoder.items()}
+    return vocabulary == {SPECIAL.get(token, token): number for token, number in SimpleTokenizer().encoder.items()}

@@ -186,6 +186,58 @@ def test_each_step_has_the_learning_rate_of_its_number_in_the_run(make, schedule
     assert noted.rates == [learning_rate(step, 10, peak=0.01, schedule=schedule, warmup=3) for step in range(10)]
 
 
+@pytest.mark.parametrize("steps", [3, 5, 7, 10])
+def test_a_run_of_steps_is_the_beginning_of_a_longer_one(make, steps):
+    """5 steps are an epoch. The schedule runs over the steps asked for, and the last epoch's loss is that of the images it saw."""
+    short, whole = make(kind=Scripted, steps=steps, lr=0.0, schedule="linear"), make(kind=Scripted, epochs=2, lr=0.0)
+    noted, expected = Recorder(short), Recorder(whole)
+    short.run(), whole.run()
+    assert len(noted.gradients) == steps
+    for one, other in zip(noted.gradients, expected.gradients, strict=False):
+        assert_close(one, other, 0)
+    assert [entry["epoch"] for entry in short.progress.history] == list(range(1, math.ceil(steps / 5) + 1))
+    assert short.saved[-1][:2] == ("last", math.ceil(steps / 5))
+    rates = Recorder(risen := make(kind=Scripted, steps=steps, schedule="linear"))
+    risen.run()
+    assert rates.rates == [learning_rate(step, steps, peak=0.01, schedule="linear") for step in range(steps)]
+
+
+def test_the_loss_of_a_cut_epoch_is_the_mean_over_the_images_it_saw(make):
+    fit, seen = make(kind=Scripted, steps=7, lr=0.0), make(kind=Scripted, epochs=2, lr=0.0)
+    losses = []
+    for each in (fit, seen):
+        real = each._backward
+        each._backward = lambda *batch, real=real, **how: losses.append(real(*batch, **how)) or losses[-1]
+        each.run()
+        assert each.progress.epoch == 2
+    cut = sum(float(loss) * 4 for loss in losses[5:7]) / 8
+    assert fit.progress.history[1]["loss"] == pytest.approx(cut, abs=1e-6)
+
+
+def test_a_run_of_steps_that_was_stopped_in_its_last_epoch_goes_on(make):
+    whole, cut = make(kind=Scripted, steps=7), make(kind=Scripted, steps=7, save_minutes=0)
+    whole.run()
+    real = cut._stop_or_save
+
+    def stop(request):
+        real(request)
+        if (cut.progress.epoch, cut.progress.step) == (1, 1):
+            raise KeyboardInterrupt
+
+    cut._stop_or_save = stop
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    again = make(kind=Scripted, steps=7)
+    again.resume()
+    again.run()
+    assert_close(weights(again), weights(whole), 0)
+    assert again.progress.history[1]["loss"] == whole.progress.history[1]["loss"]
+
+
+def test_the_decay_of_adams_second_mean_can_be_torchs_own(make):
+    assert make(optimizer="Adam", beta2=0.999)._plain_optimizer().defaults["betas"] == (0.9, 0.999)
+
+
 def test_clipping_bounds_the_norm_of_the_gradient_that_is_applied(make):
     free, clipped = make(kind=Scripted), make(kind=Scripted, clip_norm=0.5)
     noted, bounded = Recorder(free), Recorder(clipped)

@@ -72,7 +72,10 @@ OTHER = {
         **{"dataset": "DTD", "model": "clip", "tuning": "full", "accumulate": 2, "augment": "crop", "val_p": 0.2},
         "templates": ("a {c}",),
     },
-    FitOptions: {"epochs": 3, "lr": 1e-5, "wd": 0.0, "optimizer": "Adam", "schedule": "cosine", "warmup": 5, "clip_norm": 1.0},
+    FitOptions: {
+        **{"epochs": 3, "steps": 30, "lr": 1e-5, "wd": 0.0, "optimizer": "Adam", "beta2": 0.999},
+        **{"schedule": "cosine", "warmup": 5, "clip_norm": 1.0},
+    },
     LoadOptions: {"batch_size": 64, "full_decode": True},
 }
 WITHOUT_EFFECT = {  # on what is trained
@@ -82,6 +85,7 @@ WITHOUT_EFFECT = {  # on what is trained
 }
 TUNING_OPTIONS = [
     *[("lora", "rank", 8), ("lora", "lora_scale", 0.5), ("lora", "lora_mlp", True), ("bias", "train_blocks", 3)],
+    *[("full", "towers", "vision"), ("lora", "towers", "text"), ("lora", "lora_targets", "q,k,v"), ("l-lora", "rank", 4)],
     *[("attention", "train_blocks", 3), ("adapter", "reduction", 8), ("adapter", "adapter_ratio", 0.6), ("probe", "probe_init", "text")],
 ]
 
@@ -103,7 +107,7 @@ def test_every_field_is_known_to_matter_or_not_to(kind):
 def test_names_differ_whenever_a_setting_does():
     names = [run_name(REQUEST, "fp32", 0), run_name(REQUEST, "bf16", 0), run_name(REQUEST, "fp32", 1)]
     names += [run_name(changed(kind, name, value), "fp32", 0) for kind in OTHER for name, value in OTHER[kind].items()]
-    names += [run_name(replace(REQUEST, tuning=tuning), "fp32", 0) for tuning in ("bias", "attention", "adapter", "probe")]
+    names += [run_name(replace(REQUEST, tuning=tuning), "fp32", 0) for tuning in ("l-lora", "bias", "attention", "adapter", "probe")]
     for tuning, name, value in TUNING_OPTIONS:
         names.append(run_name(replace(REQUEST, tuning=tuning, options=TuningOptions(**{name: value})), "fp32", 0))
     assert len(set(names)) == len(names)
@@ -166,7 +170,7 @@ def test_files_and_record(request_of):
     assert (best.task, best.classnames, best.seed) == (request.dataset, ("blue", "green", "red"), 3)
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora", "bias", "attention", "adapter", "probe"])
+@pytest.mark.parametrize("tuning", ["full", "lora", "l-lora", "bias", "attention", "adapter", "probe"])
 def test_a_checkpoint_has_the_accuracy_that_it_says(request_of, tuning):
     """Of every tuning: loaded anew and tested on the validation part. The base weights that do not train stay as they were."""
     request = request_of(tuning=tuning)

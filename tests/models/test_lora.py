@@ -12,8 +12,8 @@ from torch import nn
 
 from common.errors import UserError
 from models.encoder import Encoder
-from models.lora import LowRank, add_lora, fold_lora, folded_state_dict, lora_weights
-from models.parts import attention_projections, mlp_linears, named_blocks, towers
+from models.lora import LowRank, add_lora, attention_outputs, fold_lora, folded_state_dict, lora_weights
+from models.parts import attention_projections, image_tower, mlp_linears, named_blocks, text_tower, towers
 from models.tunings import TuningOptions, apply_tuning, trained_parameters
 from tests.models import small
 
@@ -33,39 +33,38 @@ def encoder() -> Encoder:
     return BUILD["clip"]()
 
 
-def _with_updates(encoder: Encoder, mlp: bool = False) -> Encoder:
+def _with_updates(encoder: Encoder, mlp: bool = False, targets: str = "q,v") -> Encoder:
     """LoRA whose B is not zero, as after some training."""
-    apply_tuning(encoder, "lora", TuningOptions(rank=RANK, lora_scale=SCALE, lora_mlp=mlp))
+    apply_tuning(encoder, "lora", TuningOptions(rank=RANK, lora_scale=SCALE, lora_mlp=mlp, lora_targets=targets))
     generator = torch.Generator().manual_seed(5)
     for parameter in trained_parameters(encoder).values():
         parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
     return encoder
 
 
+@pytest.mark.parametrize("targets", ["q,v,mlp", "q,k,v,out,mlp", "k,out"])
 @pytest.mark.parametrize("name", BUILD)
-def test_the_encoder_computes_with_w_plus_scale_times_b_a(name: str) -> None:
+def test_the_encoder_computes_with_w_plus_scale_times_b_a(name: str, targets: str) -> None:
     """Against an encoder whose weights are overwritten with the sum, row range by row range."""
-    tuned, plain = _with_updates(BUILD[name](), mlp=True), BUILD[name]()
-    updates = [module for module in tuned.modules() if isinstance(module, LowRank)]
-    by_weight = dict(zip(_weights_by_module(tuned), updates, strict=True))
+    tuned, plain = _with_updates(BUILD[name](), targets=targets), BUILD[name]()
+    by_weight = {
+        (name.rpartition(".")[0], parameter): module.parametrizations[parameter][0]
+        for name, (module, parameter) in lora_weights(tuned).items()
+    }
     count = 0
     for tower in towers(plain):
         mlps = [linear for block in named_blocks(tower).values() for linear in mlp_linears(block)]
-        for projection in attention_projections(tower) + mlps:
-            if projection.role == "k":
+        for projection in attention_projections(tower) + attention_outputs(tower) + mlps:
+            if projection.role not in targets.split(","):
                 continue
             update = by_weight[_name_of(plain, projection.module), projection.parameter]
             delta = update.lora_B[projection.role] @ update.lora_A[projection.role]
             projection.weight.data[projection.start : projection.stop] += SCALE * delta.detach()
             count += 1
-    assert count == sum(len(update.rows) for update in updates)
+    assert count == sum(len(update.rows) for update in by_weight.values())
     for ours, explicit, before in zip(small.embeddings(tuned), small.embeddings(plain), small.embeddings(BUILD[name]()), strict=True):
         torch.testing.assert_close(ours, explicit, atol=2e-6, rtol=1e-5)
         assert not torch.allclose(ours, before, atol=1e-3)
-
-
-def _weights_by_module(encoder: Encoder) -> list[tuple[str, str]]:
-    return [(name.rpartition(".")[0], name.rpartition(".")[2]) for name in lora_weights(encoder)]
 
 
 def _name_of(encoder: Encoder, module: nn.Module) -> str:
@@ -129,8 +128,26 @@ def test_an_update_is_computed_once_in_a_pass(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("name", BUILD)
+def test_every_attention_has_one_output(name: str) -> None:
+    """As many as there are queries or, where a pooling attention's latent is the query, keys."""
+    for tower in towers(BUILD[name]()):
+        outputs = attention_outputs(tower)
+        assert len(outputs) == sum(projection.role == "k" for projection in attention_projections(tower))
+        assert len({id(output.module) for output in outputs}) == len(outputs)
+        assert all(output.weight.shape[0] == output.stop for output in outputs)
+
+
+def test_one_tower_can_be_updated_alone(encoder: Encoder) -> None:
+    add_lora(encoder, RANK, SCALE, 0, tuned=(image_tower(encoder),))
+    assert lora_weights(encoder) and all(name.startswith("model.visual.") for name in lora_weights(encoder))
+    other = BUILD["clip"]()
+    add_lora(other, RANK, SCALE, 0, tuned=(text_tower(other),))
+    assert lora_weights(other) and not any(name.startswith("model.visual.") for name in lora_weights(other))
+
+
+@pytest.mark.parametrize("name", BUILD)
 def test_folding_keeps_outputs_and_gives_plain_names(name: str) -> None:
-    encoder, names = _with_updates(BUILD[name](), mlp=True), BUILD[name]().model.state_dict().keys()
+    encoder, names = _with_updates(BUILD[name](), targets="q,k,v,out,mlp"), BUILD[name]().model.state_dict().keys()
     before, folded = small.embeddings(encoder), folded_state_dict(encoder.model)
     assert folded.keys() == names
     fold_lora(encoder)
@@ -158,7 +175,7 @@ def test_folding_a_copy_leaves_the_original(encoder: Encoder) -> None:
 
 def _start(seed: int) -> dict[str, torch.Tensor]:
     encoder = BUILD["clip"]()
-    add_lora(encoder, RANK, SCALE, True, seed)
+    add_lora(encoder, RANK, SCALE, seed, ("q", "v", "mlp"))
     return {name: tensor for name, tensor in encoder.state_dict().items() if "lora_" in name}
 
 
@@ -182,9 +199,9 @@ def test_the_start_is_normal_with_deviation_a_fiftieth_and_zero() -> None:
 
 
 def test_lora_on_lora_is_a_programming_error(encoder: Encoder) -> None:
-    add_lora(encoder, RANK, SCALE, False, 0)
+    add_lora(encoder, RANK, SCALE, 0)
     with pytest.raises(ValueError, match="fold"):
-        add_lora(encoder, RANK, SCALE, False, 0)
+        add_lora(encoder, RANK, SCALE, 0)
 
 
 def test_updates_follow_to_half_precision_compute(encoder: Encoder) -> None:
@@ -203,5 +220,5 @@ def test_updates_follow_to_half_precision_compute(encoder: Encoder) -> None:
 def test_no_tower_is_changed_when_one_has_no_place(tmp_path: Path) -> None:
     encoder = small.encoder(small.huggingface_text(tmp_path), vocabulary=100, length=20)
     with pytest.raises(UserError, match=r"The text tower of 'small' \(HFTextEncoder\)"):
-        add_lora(encoder, RANK, SCALE, False, 0)
+        add_lora(encoder, RANK, SCALE, 0)
     assert not lora_weights(encoder)

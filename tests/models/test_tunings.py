@@ -18,7 +18,7 @@ from models.adapter import ClipAdapter, LinearProbe
 from models.encoder import Encoder
 from models.loading import load_encoder
 from models.lora import fold_lora
-from models.tuning_options import TUNING_OPTIONS, options_of
+from models.tuning_options import LATER_OPTIONS, TUNING_OPTIONS, all_options_of, options_of, readers_of
 from models.tunings import (
     TUNING_NAMES,
     TUNINGS,
@@ -36,12 +36,19 @@ CLASSES = ("cat", "crop land", "dog")
 # Trained parameters and tensors at the published settings. ViT-B/32: measured on the released code (specification of IIMM, section 3);
 # the others: by hand from widths and depths, e.g. SigLIP's LoRA of rank 1: 24 attentions and one pooling attention x 4 x 768.
 COUNTS = {
-    "ViT-B-32-quickgelu": {"full": 151_277_313, "attention": 30_670_848, "bias": 168_960, "adapter": 262_144, "lora": 61_440},
+    "ViT-B-32-quickgelu": {
+        "full": 151_277_313,
+        "attention": 30_670_848,
+        "bias": 168_960,
+        "adapter": 262_144,
+        "lora": 61_440,
+        "l-lora": 30_720,
+    },
     "coca_ViT-B-32": {"attention": 30_670_848, "bias": 168_960, "adapter": 262_144, "lora": 61_440 + 1024 + 1280},
     "ViT-B-16-SigLIP": {"attention": 42_467_328, "bias": 202_752, "adapter": 589_824, "lora": 25 * 4 * 768},
     "EVA02-B-16": {"attention": 30_670_848, "bias": 205_824, "adapter": 262_144, "lora": 61_440},
 }
-TENSORS = {"full": 302, "attention": 24, "bias": 144, "adapter": 4, "lora": 96}
+TENSORS = {"full": 302, "attention": 24, "bias": 144, "adapter": 4, "lora": 96, "l-lora": 48}
 
 BUILD: dict[str, Callable[[], Encoder]] = {
     "clip": lambda: small.encoder(small.clip()),
@@ -53,7 +60,7 @@ BUILD: dict[str, Callable[[], Encoder]] = {
     "convnext": lambda: small.encoder(small.convnext()),
 }
 CONVOLUTIONAL = ("resnet", "convnext")
-WITHOUT_PLACE = [(name, tuning) for name in CONVOLUTIONAL for tuning in ("lora", "attention")]
+WITHOUT_PLACE = [(name, tuning) for name in CONVOLUTIONAL for tuning in ("lora", "l-lora", "attention")]
 
 
 @pytest.fixture
@@ -87,7 +94,7 @@ def _logits(encoder: Encoder) -> torch.Tensor:
     return encoder.logits(images, encoder.encode_text(encoder.tokenize(CLASSES)))
 
 
-@pytest.mark.parametrize("name", ["full", "attention", "bias", "adapter", "lora"])
+@pytest.mark.parametrize("name", ["full", "attention", "bias", "adapter", "lora", "l-lora"])
 def test_counts_of_trained_parameters(full_size: tuple[str, Encoder], name: str) -> None:
     architecture, encoder = full_size
     trained = _tune(encoder, name, rank=1)
@@ -96,7 +103,7 @@ def test_counts_of_trained_parameters(full_size: tuple[str, Encoder], name: str)
     encoder.image_adapter = encoder.text_adapter = nn.Identity()
     if name in COUNTS[architecture]:
         assert count == COUNTS[architecture][name]
-    else:
+    elif name == "full":
         assert count == sum(parameter.numel() for parameter in encoder.model.parameters())
     if architecture == "ViT-B-32-quickgelu":
         assert len(trained) == TENSORS[name]
@@ -146,7 +153,7 @@ def test_a_convolutional_tower_has_no_place_for_attention(name: str, tuning: str
 @pytest.mark.parametrize("tuning", TUNING_NAMES)
 def test_a_huggingface_text_tower(tuning: str, tmp_path: Path) -> None:
     encoder = small.encoder(small.huggingface_text(tmp_path), vocabulary=100, length=20)
-    if tuning in ("lora", "attention"):
+    if tuning in ("lora", "l-lora", "attention"):
         with pytest.raises(UserError, match=r"^The text tower of 'small' \(HFTextEncoder\) has no attention"):
             _tune(encoder, tuning)
         assert not trained_parameters(encoder)
@@ -167,6 +174,49 @@ def test_the_last_blocks_train(clip: Encoder, tuning: str) -> None:
 
 def test_a_tower_with_fewer_blocks_is_trained_whole(clip: Encoder) -> None:
     assert len(_tune(clip, "attention", train_blocks=100)) == 6
+
+
+# One tower alone
+
+
+def test_the_vision_tower_alone_is_what_merging_merges() -> None:
+    """ViT-B/32 has 87,456,000 parameters in a CLIPVisionModel (specification of merging, section 1.2)."""
+    encoder = load_encoder("ViT-B-32-quickgelu/random")
+    trained = _tune(encoder, "full", towers="vision")
+    assert sum(parameter.numel() for parameter in trained.values()) == 87_456_000
+    assert trained.keys() == {name for name, _ in encoder.named_parameters() if name.startswith("model.visual.")} - {"model.visual.proj"}
+
+
+@pytest.mark.parametrize(
+    ("name", "projection"), [("siglip", "visual.head."), ("eva02", "visual.head."), ("resnet", "visual.attnpool.c_proj.")]
+)
+def test_the_vision_tower_alone_of_other_architectures(name: str, projection: str) -> None:
+    encoder = BUILD[name]()
+    names = [key for key, _ in encoder.named_parameters()]
+    trained = _tune(encoder, "full", towers="vision")
+    assert [key for key, _ in encoder.named_parameters()] == names
+    assert any(key.startswith(f"model.{projection}") for key in names)
+    assert trained.keys() == {key for key in names if key.startswith("model.visual.") and not key.startswith(f"model.{projection}")}
+
+
+def test_the_text_tower_alone(clip: Encoder) -> None:
+    names = {name for name, _ in clip.named_parameters() if not name.startswith("model.visual.")}
+    assert _tune(clip, "full", towers="text").keys() == names - {"model.text_projection", "model.logit_scale"}
+
+
+@pytest.mark.parametrize("tuning", readers_of("towers"))
+@pytest.mark.parametrize("side", ["vision", "text"])
+def test_one_tower_trains_and_the_other_is_frozen(clip: Encoder, tuning: str, side: str) -> None:
+    trained = _tune(clip, tuning, towers=side)
+    assert trained and all(name.startswith("model.visual.") == (side == "vision") for name in trained)
+    assert text_tower_is_frozen(clip) == (side == "vision") and not towers_are_frozen(clip)
+
+
+def test_a_tower_that_does_not_train_needs_no_place_for_the_tuning(tmp_path: Path) -> None:
+    encoder = small.encoder(small.huggingface_text(tmp_path), vocabulary=100, length=20)
+    assert _tune(encoder, "lora", towers="vision")
+    with pytest.raises(UserError, match="has no attention"):
+        _tune(BUILD["convnext"](), "lora", towers="vision")
 
 
 def test_tuning_again_starts_from_frozen(clip: Encoder) -> None:
@@ -258,6 +308,9 @@ def test_unknown_names_offer_the_nearest(clip: Encoder) -> None:
         ({"lora_scale": float("nan")}, "--lora-scale must be a finite number"),
         ({"adapter_ratio": 1.5}, "--adapter-ratio must lie between 0 and 1, not 1.5"),
         ({"probe_init": "txt"}, "did you mean 'text'"),
+        ({"towers": "visual"}, "Unknown choice of towers 'visual'; did you mean 'vision'"),
+        ({"lora_targets": "q,v,ml"}, "Unknown LoRA target 'ml'; did you mean 'mlp'"),
+        ({"lora_targets": " , "}, "--lora-targets names nothing to update; give some of q,k,v,out,mlp"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
@@ -276,6 +329,10 @@ def test_impossible_options_are_refused(options: dict[str, object], message: str
         ("adapter", {}, "adapter-r4-a0.2"),
         ("probe", {}, "probe"),
         ("probe", {"probe_init": "text"}, "probe-text"),
+        ("full", {"towers": "vision"}, "full-vision"),
+        ("l-lora", {"lora_scale": 2.0, "towers": "vision"}, "l-lora-r16-s2-vision"),
+        ("lora", {"lora_targets": "mlp,out,q,k,v", "towers": "text"}, "lora-r16-s0.2-mlp-qkvout-text"),
+        ("lora", {"lora_targets": "mlp"}, "lora-r16-s0.2-mlp-only"),
     ],
 )
 def test_tags(name: str, options: dict[str, object], tag: str) -> None:
@@ -284,9 +341,26 @@ def test_tags(name: str, options: dict[str, object], tag: str) -> None:
 
 def test_the_tables_agree() -> None:
     assert tuple(TUNINGS) == TUNING_NAMES
-    read = {option for options in TUNING_OPTIONS.values() for option in options}
-    assert read | {"seed"} == {field.name for field in fields(TuningOptions)}
-    assert all(tuning.name == name and tuning.description and tuning.options == TUNING_OPTIONS[name] for name, tuning in TUNINGS.items())
+    always, later = ({option for options in table.values() for option in options} for table in (TUNING_OPTIONS, LATER_OPTIONS))
+    assert always | later | {"seed"} == {field.name for field in fields(TuningOptions)}
+    assert not always & later and LATER_OPTIONS.keys() <= TUNING_OPTIONS.keys()
+    assert readers_of("towers") == ["full", "lora", "l-lora", "bias", "attention"] and readers_of("reduction") == ["adapter"]
+    assert all(tuning.name == name and tuning.description and tuning.options == all_options_of(name) for name, tuning in TUNINGS.items())
+
+
+def test_options_that_came_later_are_said_only_where_they_are_not_the_default() -> None:
+    """Headers, file names and cells of a study that were written before they came stay what they were."""
+    assert TuningOptions().read_by("lora") == {"rank": 16, "lora_scale": 0.2, "lora_mlp": False}
+    assert TuningOptions().read_by("full") == {}
+    other = TuningOptions(lora_targets="out,v,mlp", towers="vision")
+    assert other.read_by("lora") == {"rank": 16, "lora_scale": 0.2, "lora_mlp": True, "lora_targets": "v,out", "towers": "vision"}
+    assert other.read_by("full") == {"towers": "vision"} and other.read_by("adapter") == {"reduction": 4, "adapter_ratio": 0.2}
+
+
+@pytest.mark.parametrize("spelled", ["v,q", "q, v", "v,q,q"])
+def test_what_lora_updates_has_one_spelling(spelled: str) -> None:
+    assert TuningOptions(lora_targets=spelled) == TuningOptions()
+    assert TuningOptions(lora_targets=f"mlp,{spelled}") == TuningOptions(lora_mlp=True)
 
 
 def test_names_can_be_listed_without_torch() -> None:
