@@ -1,0 +1,121 @@
+"""Merge models tensor by tensor into one file, or into one for each model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import sha256_of_file
+from common.provenance import now, versions
+from merging.inputs import Inputs
+from merging.method import Method
+from merging.options import MergeOptions
+from merging.output import Output, Target, target_of, targets_in, writing
+from merging.sources import Source
+
+UNKNOWN = "0" * 64  # stands for a checksum that is still being computed
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What was written."""
+
+    paths: tuple[Path, ...]
+    tensors: int
+    nbytes: int
+    seconds: float
+
+
+def merge(inputs: Inputs, method: Method, options: MergeOptions, out: Path, *, per_model: bool = False, overwrite: bool = False) -> Merged:
+    """Merge by ``method`` and write the result in the base's form to ``out``; with ``per_model`` one encoder per model into that folder.
+
+    Tensors that are not merged are the base's. One tensor at a time is in memory, K of them for some methods. Raises :class:`UserError`
+    when something does not fit or a file cannot be read or written; no output is left then.
+    """
+    started = time.perf_counter()
+    targets = targets_of(inputs, method, out, per_model, overwrite)
+    with checksums(inputs) as known, ExitStack() as stack:
+        record = record_of(inputs, method, options, per_model, lambda path: UNKNOWN)
+        outputs = [stack.enter_context(writing(target, record)) for target in targets]
+        (write_per_model if per_model else write_merged)(inputs, method, options, outputs)
+        final = record_of(inputs, method, options, per_model, lambda path: known[path].result(), record["created"])
+        for output in outputs:
+            output.record(final)
+    nbytes = sum(target.path.stat().st_size for target in targets)
+    tensors = len(inputs.pool.merged) * len(targets)
+    return Merged(tuple(target.shown for target in targets), tensors, nbytes, time.perf_counter() - started)
+
+
+def targets_of(inputs: Inputs, method: Method, out: Path, per_model: bool, overwrite: bool) -> list[Target]:
+    """Where the outputs go. UserError when the method gives no encoder per model."""
+    if not per_model:
+        return [target_of(out, inputs.reference, overwrite)]
+    if method.per_model is None:
+        raise UserError(f"{method.name} gives one encoder for all models; leave --per-model out.")
+    return targets_in(out, [model.name for model in inputs.models], inputs.reference, overwrite)
+
+
+def write_merged(inputs: Inputs, method: Method, options: MergeOptions, outputs: Sequence[Output]) -> None:
+    """Every tensor of the one output, in the order of the base's file."""
+    merged, merge_tensor = frozenset(inputs.pool.merged), method.start(inputs.pool, options)
+    for name in outputs[0].target.stored:
+        if name in merged:
+            outputs[0].write(name, merge_tensor(name))
+        else:
+            outputs[0].copy(name)
+
+
+def write_per_model(inputs: Inputs, method: Method, options: MergeOptions, outputs: Sequence[Output]) -> None:
+    """Every tensor of every output."""
+    assert method.per_model is not None
+    merged, merge_tensor = frozenset(inputs.pool.merged), method.per_model(inputs.pool, options)
+    for name in outputs[0].target.stored:
+        for model, output in enumerate(outputs):
+            if name in merged:
+                output.write(name, merge_tensor(model, name))
+            else:
+                output.copy(name)
+
+
+@contextmanager
+def checksums(inputs: Inputs) -> Iterator[Mapping[Path, Future[str]]]:
+    """The SHA-256 of every file that is read, computed beside the merge; hashing lets other threads of Python run."""
+    sources = [*inputs.models, *([inputs.base] if inputs.base else [])]
+    with ThreadPoolExecutor(1) as executor:
+        try:
+            yield {path: executor.submit(sha256_of_file, path) for source in sources for path in source.files}
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def record_of(
+    inputs: Inputs, method: Method, options: MergeOptions, per_model: bool, sha256: Callable[[Path], str], created: str | None = None
+) -> dict[str, Any]:
+    """What the result's header says of how it came about; ``sha256`` gives that of a file."""
+    read = {name: getattr(options, name) for name in method.reads}
+    if read.get("scaling", 0) is None and not per_model:
+        read["scaling"] = method.default_scaling
+    return {
+        "method": method.name,
+        "options": read,
+        "per_model": per_model,
+        "merged_tensors": len(inputs.pool.merged),
+        "base": described(inputs.base, sha256) if inputs.base else None,
+        "models": [described(model, sha256) for model in inputs.models],
+        "created": created or now(),
+        "versions": versions(),
+    }
+
+
+def described(source: Source, sha256: Callable[[Path], str]) -> dict[str, Any]:
+    """A model's name, where it came from, and the SHA-256 of its files, or of the weights of a model of the zoo."""
+    files = {path.name: sha256(path) for path in source.files}
+    if not files and source.header:
+        files = {"weights": source.header.base_sha256}
+    return {"name": source.name, "source": source.spelled, "kind": source.kind, "sha256": files}
