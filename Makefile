@@ -1,5 +1,5 @@
 # make demo    the IIMM experiment in miniature, after setting everything up
-# make test    the tests, after setting everything up
+# make test    the tests, two to four at a time, after setting everything up
 # make lint    ruff and types
 # Everything is installed into the active virtual environment, or into .venv when none is active. What is installed already
 # is not installed again: a stamp in the environment is as new as the requirements.
@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	$(PYTHON) reproduce.py plans/demo.toml --num-workers 0
 
 test: $(INSTALLED_DEV)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED_DEV)
 	$(VENV)/bin/ruff check .
