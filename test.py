@@ -54,7 +54,7 @@ def main() -> None:
     from engine.evaluate import check_probe, evaluate
     from engine.results import check_recordable
     from engine.runtime import start
-    from inversion.zero_shot import evaluate_inverted
+    from inversion.zero_shot import check_inversions, evaluate_inverted
     from models.selection import select_encoder
 
     check_recordable(args.outfile)
@@ -64,6 +64,8 @@ def main() -> None:
     for task in tasks:
         check_probe(selection.encoder, task)
     sides, options = asked_sides(args, selection.label), LoadOptions.of(args)
+    if sides is not None:
+        check_inversions(selection, tasks, *sides)
     runtime.say(f"{'data set':<28} {'images':>7} {'top-1':>7} {'per class':>9} {'seconds':>8}")
     for task in tasks:
         with in_background(lambda task=task: runtime.is_main and task.fingerprint):
@@ -117,7 +119,7 @@ def write_row(outfile: Path, selection: Selection, task: Task, evaluation: Evalu
     if (sides := asked_sides(args, selection.label)) is not None:
         from inversion.zero_shot import columns_of, inversions_of
 
-        row, details = row | columns_of(*sides), details | {"inversion": inversions_of(task, *sides)}
+        row, details = row | columns_of(*sides), details | {"inversion": inversions_of(selection, task, *sides)}
     written = record(outfile, row, details, f"{selection.label}_{task.name.split('/')[-1]}_{task.split}")
     evaluation.skipped.write(written)
 

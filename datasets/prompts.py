@@ -1,13 +1,14 @@
-"""Prompt templates of the data sets, as four communities wrote them; ``--prompts`` chooses.
+"""Prompt templates of the data sets, as five communities wrote them; ``--prompts`` chooses.
 
-=========  =================================================================================
-``iimm``   one per data set, without a full stop: what the IIMM paper's numbers are made with
-``openai`` the ensembles that OpenAI published with CLIP
-``coop``   those of CoOp, Tip-Adapter and the few-shot literature
-``merging`` those of the merging benchmarks' zero-shot heads
-=========  =================================================================================
+=================  =================================================================================
+``iimm``           one per data set, without a full stop: what the IIMM paper's numbers are made with
+``openai``         the ensembles that OpenAI published with CLIP
+``coop``           those of CoOp, Tip-Adapter and the few-shot literature
+``merging``        those of the merging benchmarks' zero-shot heads
+``cross_the_gap``  those of Cross the Gap, on modality inversion: ``coop``, but for ImageNet
+=================  =================================================================================
 
-Papers differ on ``coop`` for ImageNet: these are Tip-Adapter's seven; CoOp and the inversion paper have ``a photo of a {c}.``,
+Papers differ on ``coop`` for ImageNet: these are Tip-Adapter's seven; CoOp and Cross the Gap have ``a photo of a {c}.``,
 which is also everyone's for ImageNet's variants.
 """
 
@@ -20,14 +21,14 @@ from common.errors import UserError
 from datasets.facts import facts
 from datasets.task import as_templates, read_template_file
 
-PROMPT_SETS = ("iimm", "openai", "coop", "merging")
+PROMPT_SETS = ("iimm", "openai", "coop", "merging", "cross_the_gap")
 FALLBACK = ("iimm", "coop", "merging", "openai")  # the default is the first of these that a data set has
 ANY = ("a photo of a {}",)  # ... or this
 
 _IMAGENETS = ("ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetRendition", "ImageNetAdversarial")
 _PLAIN = ("a photo of a {}.",)
 
-IIMM = {
+IIMM: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Cars", "CIFAR100", "STL10", "SUN397", *_IMAGENETS), ("a photo of a {}",)),
     "DTD": ("a photo of a {} texture",),
     "EuroSAT": ("a centered satellite photo of a {}",),
@@ -47,7 +48,7 @@ _SEVEN = (
     "a photo of the small {}.",
 )  # the seven that CLIP's authors chose from the eighty
 
-COOP = {
+COOP: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Cars", "SUN397", "Caltech101", "PlantDoc", "StanfordDogs", *_IMAGENETS), _PLAIN),
     "ImageNet": _SEVEN,
     "OxfordPets": ("a photo of a {}, a type of pet.",),
@@ -59,6 +60,10 @@ COOP = {
     "UCF101": ("a photo of a person doing {}.",),
     "CUB": ("a photo of a {}, a type of bird.",),
 }
+
+CROSS_THE_GAP: dict[str, tuple[str, ...]] = {**COOP, "ImageNet": _PLAIN}
+
+_TABLES = {"iimm": IIMM, "coop": COOP, "cross_the_gap": CROSS_THE_GAP}
 
 MERGING_KEYS = {
     "Cars": "stanford_cars",
@@ -111,7 +116,7 @@ OPENAI = {
 
 def prompt_names(name: str) -> list[str]:
     """Which of :data:`PROMPT_SETS` the data set ``name`` has; without loading them, as the table of 80 needs torch."""
-    tables = {"iimm": IIMM, "openai": (*_IMAGENETS, *SAME_AS_OPENAI, *OPENAI), "coop": COOP, "merging": MERGING_KEYS}
+    tables = {**_TABLES, "openai": (*_IMAGENETS, *SAME_AS_OPENAI, *OPENAI), "merging": MERGING_KEYS}
     return [prompts for prompts in PROMPT_SETS if name in tables[prompts]]
 
 
@@ -139,7 +144,9 @@ def chosen_templates(name: str, prompts: str) -> tuple[str, ...]:
 
 
 def _templates(name: str, prompts: str) -> tuple[str, ...]:
-    return as_templates({"iimm": IIMM.__getitem__, "openai": _openai, "coop": COOP.__getitem__, "merging": _merging}[prompts](name))
+    if prompts in _TABLES:
+        return as_templates(_TABLES[prompts][name])
+    return as_templates(_openai(name) if prompts == "openai" else _merging(name))
 
 
 def _merging(name: str) -> Sequence[str]:

@@ -6,7 +6,7 @@ Every measure of retrieval follows from these ranks (:mod:`engine.retrieval_scor
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,6 +41,11 @@ class Ranks:
         """The ranks of all queries in one array, and how many of them each query has."""
         return cls(values, np.concatenate(([0], np.cumsum(counts))))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Ranks]) -> Ranks:
+        """The queries of all parts, one part after the other."""
+        return cls.of(np.concatenate([part.values for part in parts]), np.concatenate([part.counts for part in parts]))
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 
@@ -68,6 +73,7 @@ def rank_positives(
     device: torch.device | str = "cpu",
     block: int | None = None,
     progress: bool = False,
+    queries: range | None = None,
 ) -> dict[str, Ranks]:
     """For each way of judging, the ranks of every query's positives among what is not ignored.
 
@@ -82,6 +88,7 @@ def rank_positives(
         device: where similarities are computed and sorted.
         block: queries at a time; by default as many as memory allows. It does not change results beyond rounding.
         progress: whether to show a bar.
+        queries: those to rank for, without gaps; by default all. Several processes share the work so.
 
     Raises:
         ValueError: for shapes that do not fit, and for features that are not finite.
@@ -91,14 +98,16 @@ def rank_positives(
     gallery, copies = _distinct(gallery)
     query, gallery = (rows.to(device, torch.float32) for rows in (query, gallery))
     copies = copies.to(device)
+    queries = range(len(query)) if queries is None else queries
     block = block or _block(len(copies), relevance, device)
     found: dict[str, list[NDArray[np.int32]]] = {name: [np.empty(0, dtype=np.int32)] for name in relevance}
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        for start in tqdm(range(0, len(query), block), desc="ranking", unit="block", disable=not progress, leave=False):
-            keys = _keys(query[start : start + block] @ gallery.T, copies)
+        for start in tqdm(queries[::block], desc="ranking", unit="block", disable=not progress, leave=False):
+            keys = _keys(query[start : min(start + block, queries.stop)] @ gallery.T, copies)
             for name, judged in relevance.items():
                 found[name].append(_ranks(keys, judged, start))
-    return {name: Ranks.of(np.concatenate(parts), relevance[name].counts) for name, parts in found.items()}
+    asked = slice(queries.start, queries.stop)
+    return {name: Ranks.of(np.concatenate(parts), relevance[name].counts[asked]) for name, parts in found.items()}
 
 
 def _check(query: Tensor, gallery: Tensor, relevance: Mapping[str, Relevance]) -> None:

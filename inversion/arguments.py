@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.arguments import add_model_arguments, add_run_arguments, count, non_negative, positive_int, proportion
+from inversion.published import LEARNING_RATE, SEED, STEPS, TEMPLATE, WEIGHT_DECAY
 from inversion.released_flags import add_boolean, add_released_model_flags
 
 if TYPE_CHECKING:
     from inversion.optimise import InversionOptions
-
-STEPS = {"oti": 150, "ovi": 1000}  # the published ones
-TEMPLATE = "a photo of {}"
 
 
 def add_inversion_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -25,7 +23,7 @@ def add_inversion_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     _add_early_stop(parser)
     _add_output(parser)
     add_run_arguments(parser, batch_flag="--image-batch-size")
-    parser.set_defaults(seed=42)
+    parser.set_defaults(seed=SEED)
 
 
 def _add_items(parser: argparse.ArgumentParser, kind: str) -> None:
@@ -47,8 +45,8 @@ def _add_optimisation(parser: argparse.ArgumentParser, kind: str) -> None:
     group.add_argument(f"--{kind}-steps", dest="steps", type=positive_int, default=STEPS[kind], help="steps of AdamW")
     tokens = "as published for the model, else 1" if kind == "ovi" else "1"
     group.add_argument("--num-pseudo-tokens", type=positive_int, help=f"pseudo-tokens per item (default: {tokens})")
-    group.add_argument("--learning-rate", type=non_negative, default=2e-2, help="of AdamW")
-    group.add_argument("--weight-decay", type=non_negative, default=0.01, help="of AdamW")
+    group.add_argument("--learning-rate", type=non_negative, default=LEARNING_RATE, help="of AdamW")
+    group.add_argument("--weight-decay", type=non_negative, default=WEIGHT_DECAY, help="of AdamW")
     of = "class names only: " if kind == "ovi" else ""
     group.add_argument("--template-sentence", default=TEMPLATE, metavar="TEXT", help=f"{of}the sentence around {{}}")
     group.add_argument(
@@ -101,16 +99,3 @@ def inversion_options(args: argparse.Namespace) -> InversionOptions:
         check_every=args.check_every,
         compile=args.compile,
     )
-
-
-def recorded_options(options: InversionOptions) -> dict[str, Any]:
-    """What of ``options`` decides the result, by the names of the flags."""
-    stop = {name: getattr(options, name) for name in ("stop_at_cosine", "stop_below", "stop_over", "check_every")}
-    return {
-        "steps": options.steps,
-        "learning_rate": options.lr,
-        "weight_decay": options.weight_decay,
-        "seed": options.seed,
-        "snapshots": list(options.snapshots),
-        "early_stop": stop if options.stops_early else None,
-    }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +14,15 @@ from common.errors import UserError
 from engine.embed import LoadOptions
 from engine.results import check_recordable
 from engine.runtime import Runtime, start
-from inversion.arguments import inversion_options, recorded_options
+from inversion.arguments import inversion_options
 from inversion.features import native_features
-from inversion.items import CLASSES, Items, asked_items, count_cut
-from inversion.optimise import InversionOptions, Tower
-from inversion.pseudo_image import PseudoImage
-from inversion.pseudo_text import PseudoText
-from inversion.pseudo_tokens import inversion_folder
+from inversion.items import Items, asked_items, count_cut
+from inversion.job import Setting, check_precision, make_job
+from inversion.optimise import InversionOptions
+from inversion.published import pseudo_patches
 from inversion.released_flags import chosen_model
 from inversion.run import Job, Tally, batch_size_for, run_job
 from models.selection import Selection, select_encoder
-from models.zoo import ModelSource
-
-PSEUDO_PATCHES = (  # as published, by architecture and weights; 1 for all others
-    (r"ViT-L-14(-quickgelu)?/openai", 4),
-    (r"ViT-L-14(-quickgelu)?/.*", 2),
-    (r"ViT-B-16-SigLIP/.*", 4),
-    (r"SLIP-ViT-L-16/.*", 2),
-)
 
 
 def run_command(kind: str, args: Namespace) -> None:
@@ -39,8 +30,7 @@ def run_command(kind: str, args: Namespace) -> None:
     options = inversion_options(args)
     _check(kind, args, options)
     runtime = start(args.device, args.precision, args.seed)
-    if runtime.precision == "fp16":
-        raise UserError("--precision fp16 would need a loss scaler, which makes items depend on each other; use bf16 or fp32.")
+    check_precision(runtime)
     items = asked_items(kind, args)
     selection = select_encoder(chosen_model(args), args.model_path, tuning_flags(args))
     selection.encoder.to(runtime.device)
@@ -52,12 +42,6 @@ def run_command(kind: str, args: Namespace) -> None:
 
         validate(runtime, selection, items, kind, job.hyperparameters["exp_name"], args)
     runtime.close()
-
-
-def pseudo_patches(source: ModelSource) -> int:
-    """The published number of pseudo-patches (P) of OVI for an encoder from ``source``, 1 for all that were not published."""
-    name = f"{source.architecture}/{source.pretrained}"
-    return next((number for pattern, number in PSEUDO_PATCHES if re.fullmatch(pattern, name)), 1)
 
 
 def experiment_name(args: Namespace, selection: Selection) -> str:
@@ -81,43 +65,11 @@ def _check(kind: str, args: Namespace, options: InversionOptions) -> None:
 
 
 def _job(kind: str, runtime: Runtime, selection: Selection, items: Items, options: InversionOptions, args: Namespace) -> Job:
-    encoder, exp_name, load = selection.encoder, experiment_name(args, selection), LoadOptions.of(args)
-    n_tokens = args.num_pseudo_tokens or (pseudo_patches(encoder.source) if kind == "ovi" else 1)
-    template = args.template_sentence if kind == "oti" or items.side == CLASSES else "{}"  # other texts are inverted as they are
-    tower: Tower = PseudoText(encoder, template, n_tokens) if kind == "oti" else PseudoImage(encoder, n_tokens)
-    hyperparameters = {
-        "kind": kind,
-        **_of_encoder(selection),
-        **_of_items(items),
-        "template": template,
-        "num_pseudo_tokens": n_tokens,
-        **recorded_options(options),
-        "precision": runtime.precision,
-        "decode": load.decode if kind == "oti" else None,
-        "exp_name": exp_name,
-    }
-    folder = inversion_folder(args.outfolder, kind, exp_name, items.name, items.split, items.side)
-    return Job(folder, items.collection, tower, lambda: _targets(runtime, selection, items, load, args.features), options, hyperparameters)
-
-
-def _of_encoder(selection: Selection) -> dict[str, str]:
-    return {
-        "model": selection.model,
-        "tuning": selection.tuning,
-        "checkpoint": selection.checkpoint,
-        "checkpoint_sha256": selection.sha256,
-    }
-
-
-def _of_items(items: Items) -> dict[str, str | int]:
-    return {
-        "dataset": items.name,
-        "split": items.split,
-        "side": items.side,
-        "fingerprint": items.collection.fingerprint,
-        "n_items": len(items.collection),
-        "n_empty": items.n_empty,
-    }
+    source, load = selection.encoder.source, LoadOptions.of(args)
+    published = pseudo_patches(f"{source.architecture}/{source.pretrained}") if kind == "ovi" else 1
+    setting = Setting(kind, args.num_pseudo_tokens or published, args.template_sentence, options)
+    targets = partial(_targets, runtime, selection, items, load, args.features)
+    return make_job(runtime, selection, items, setting, load, args.outfolder, experiment_name(args, selection), targets)
 
 
 def _targets(runtime: Runtime, selection: Selection, items: Items, load: LoadOptions, cache: Path) -> NDArray[np.float32]:

@@ -77,10 +77,19 @@ def identity(runtime: Runtime, selection: Selection, collection: Collection, loa
         "projected": str(projected),
     }
     if collection.modality == "image":
-        preprocess = encoder.preprocess
-        numbers = (preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist())
-        decides |= {"decode": load.decode, "preprocess": repr((preprocess.geometry.steps, numbers, PIL.__version__))}
+        decides |= {"decode": load.decode, "preprocess": preprocessing(encoder), "pillow": PIL.__version__}
     return decides
+
+
+def preprocessing(encoder: Encoder) -> str:
+    """What is done to an image before it enters the image tower, in words that are the same for the same."""
+    preprocess = encoder.preprocess
+    return repr((preprocess.geometry.steps, preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist()))
+
+
+def architecture(encoder: Encoder) -> str:
+    """The architecture that was chosen for the weights: the same ones also run with GELU for QuickGELU. Empty where they come with it."""
+    return "" if encoder.source.pretrained is None else encoder.source.architecture
 
 
 def cache_path(folder: Path, decides: dict[str, str], name: str, split: str) -> Path:

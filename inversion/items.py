@@ -38,6 +38,11 @@ class Items:
     rows: NDArray[np.int64]
     task: RetrievalTask | None = None
 
+    @classmethod
+    def every(cls, collection: Collection, name: str, split: str, side: str, task: RetrievalTask | None = None) -> Items:
+        """All of ``collection``."""
+        return cls(name, split, side, collection, collection, np.arange(len(collection)), task)
+
     @property
     def n_empty(self) -> int:
         """How many texts were left out, since nothing is in them."""
@@ -54,7 +59,7 @@ def asked_items(kind: str, args: Namespace) -> Items:
         raise UserError(f"{name} has images, and of text only the names of its classes; to invert those, add --use-class-names.")
     task = load_retrieval(name, split, args.data_dir, _options(kind, name, split, side, args))
     whole = task.query if side == "query" else task.gallery
-    return _without_empty(Items(task.name, task.split, side, whole, whole, np.arange(len(whole)), task))
+    return _without_empty(Items.every(whole, task.name, task.split, side, task))
 
 
 def class_prompts(classnames: Sequence[str], template: str) -> Collection:
@@ -74,8 +79,7 @@ def _class_names(name: str, split: str, args: Namespace) -> Items:
     if name in RETRIEVAL and name not in SOURCES:
         raise UserError(f"{name} has no class names; leave --use-class-names out to invert its texts.")
     task = load_task(name, split, data_dir=args.data_dir)
-    prompts = class_prompts(task.classnames, args.template_sentence)
-    return Items(task.name, split, CLASSES, prompts, prompts, np.arange(len(prompts)))
+    return Items.every(class_prompts(task.classnames, args.template_sentence), task.name, split, CLASSES)
 
 
 def _options(kind: str, name: str, split: str | None, side: Side, args: Namespace) -> Options:

@@ -24,9 +24,8 @@ from torch import Tensor
 from inversion.optimise import InversionOptions, Inverted, Tower, invert
 from inversion.pseudo_image import PseudoImage
 from inversion.pseudo_text import PseudoText
+from inversion.published import STEPS, TEMPLATE
 from models.encoder import Encoder
-
-OVI_STEPS = 1000
 
 
 def oti(
@@ -34,7 +33,7 @@ def oti(
     image_embeddings: Tensor,
     names: Sequence[str] | None = None,
     *,
-    template: str = "a photo of {}",
+    template: str = TEMPLATE,
     n_tokens: int = 1,
     **options: Any,
 ) -> Inverted:
@@ -48,7 +47,7 @@ def oti(
 
 def ovi(encoder: Encoder, text_embeddings: Tensor, names: Sequence[str] | None = None, *, n_tokens: int = 1, **options: Any) -> Inverted:
     """Pseudo-patches whose image-side features are ``text_embeddings`` [B, D], as ovi.py learns them, in 1000 steps; see :func:`oti`."""
-    return _invert(PseudoImage(encoder, n_tokens), encoder, text_embeddings, names, InversionOptions(**{"steps": OVI_STEPS, **options}))
+    return _invert(PseudoImage(encoder, n_tokens), encoder, text_embeddings, names, InversionOptions(**{"steps": STEPS["ovi"], **options}))
 
 
 def _invert(tower: Tower, encoder: Encoder, embeddings: Tensor, names: Sequence[str] | None, options: InversionOptions) -> Inverted:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import UserError
+from inversion.published import LEARNING_RATE, SEED, STEPS, WEIGHT_DECAY
 
 INITIAL_STD = 0.02
 # The published loss is the mean over batches of 64. Adam is indifferent to the scale of a gradient but for its epsilon; with the
@@ -48,10 +49,10 @@ class InversionOptions:
     steps; this is looked at after every ``check_every`` steps. ``compile`` compiles the loss and its gradient.
     """
 
-    steps: int = 150
-    lr: float = 2e-2
-    weight_decay: float = 0.01
-    seed: int = 42
+    steps: int = STEPS["oti"]
+    lr: float = LEARNING_RATE
+    weight_decay: float = WEIGHT_DECAY
+    seed: int = SEED
     snapshots: tuple[int, ...] = ()
     stop_at_cosine: float | None = None
     stop_below: float | None = None

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from inversion.placeholder import tokenize_template
+from inversion.published import TEMPLATE
 from models import blocks
 from models.encoder import Encoder
 from models.text_tower import TextSequence
@@ -60,7 +61,7 @@ class PseudoText:
     both directions: there the padding counts.
     """
 
-    def __init__(self, encoder: Encoder, template: str = "a photo of {}", n_tokens: int = 1, form: Form = "cached") -> None:
+    def __init__(self, encoder: Encoder, template: str = TEMPLATE, n_tokens: int = 1, form: Form = "cached") -> None:
         tower = encoder.text_tower
         if form == "cut" and not tower.is_causal:
             raise UserError(f"The text tower of '{encoder.source.name}' attends to its padding and cannot be cut; use the form 'cached'.")

@@ -31,12 +31,13 @@ from common.errors import UserError
 from common.files import read_json, slug
 from datasets.registry import task_slug
 from datasets.retrieval.collection import Collection
-from inversion.arguments import STEPS, TEMPLATE
 from inversion.optimise import Inverted
+from inversion.published import LEARNING_RATE, SEED, STEPS, TEMPLATE, WEIGHT_DECAY
 from models.tensors import read_metadata, read_safetensors, write_safetensors
 
 FORMAT = "clipscope-pseudo-tokens/1"
 HYPERPARAMETERS = "hyperparameters.json"
+OUTFOLDER = Path("pseudo_tokens")  # by default
 TENSORS = ("pseudo_tokens", "features", "losses", "curve", "stopped", "indices", "digests")
 
 
@@ -62,7 +63,7 @@ class PseudoTokens:
         row_of = {name: row for row, name in enumerate(self.names)}
         rows = np.fromiter((row_of.get(name, -1) for name in collection.ids), np.int64, len(collection))
         absent = np.flatnonzero(rows < 0)
-        changed = np.flatnonzero((rows >= 0) & (self.digests[rows] != digests_of(collection)).any(axis=1))
+        changed = np.flatnonzero((rows >= 0) & (self.digests[rows] != collection.digests).any(axis=1))
         if len(absent) or len(changed):
             raise self._others(collection, absent, changed)
         return rows
@@ -87,7 +88,7 @@ def inversion_folder(outfolder: Path, kind: str, exp_name: str, dataset: str, sp
     return outfolder / kind / slug(exp_name) / f"{task_slug(dataset)}_{split}_{side}"
 
 
-def command(hyperparameters: Mapping[str, Any]) -> str:
+def command(hyperparameters: Mapping[str, Any], outfolder: Path = OUTFOLDER) -> str:
     """The command that makes, or goes on with, these pseudo-tokens: what is known of them and is not as it is by default."""
     of, kind = hyperparameters, hyperparameters["kind"]
     side = ["--use-class-names"] if of["side"] == "classes" else ["--side", of["side"]]
@@ -98,6 +99,7 @@ def command(hyperparameters: Mapping[str, Any]) -> str:
             words += [flag, of[key]]
     words += ["--snapshots", *of["snapshots"]] if of.get("snapshots") else []
     words += [word for key, value in (of.get("early_stop") or {}).items() if value is not None for word in (_flag(key), value)]
+    words += ["--outfolder", outfolder] if outfolder != OUTFOLDER else []
     return shlex.join(map(str, words))
 
 
@@ -106,19 +108,12 @@ def _flags(kind: str, side: str) -> Iterator[tuple[str, str, object]]:
     yield "num_pseudo_tokens", "--num-pseudo-tokens", 1 if kind == "oti" else None  # of OVI the model decides
     yield "steps", f"--{kind}-steps", STEPS[kind]
     yield "template", "--template-sentence", TEMPLATE if kind == "oti" or side == "classes" else "{}"
-    for key, default in (("learning_rate", 2e-2), ("weight_decay", 0.01), ("seed", 42)):
+    for key, default in (("learning_rate", LEARNING_RATE), ("weight_decay", WEIGHT_DECAY), ("seed", SEED)):
         yield key, _flag(key), default
 
 
 def _flag(key: str) -> str:
     return f"--{key.replace('_', '-')}"
-
-
-def digests_of(collection: Collection, indices: Sequence[int] | NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-    """SHA-256 of the content of the items at ``indices``, or of all, uint8 [n, 32]."""
-    chosen = range(len(collection)) if indices is None else indices
-    joined = b"".join(collection.items.digest(int(index)) for index in chosen)
-    return np.frombuffer(joined, np.uint8).reshape(-1, 32)
 
 
 def save_shard(
@@ -133,7 +128,7 @@ def save_shard(
         "curve": inverted.curve,
         "stopped": inverted.stopped,
         "indices": torch.tensor(indices, dtype=torch.int64),
-        "digests": torch.from_numpy(digests_of(collection, indices).copy()),
+        "digests": torch.from_numpy(collection.digests[list(indices)]),
     }
     header = {
         "format": FORMAT,
@@ -178,7 +173,7 @@ def load_pseudo_tokens(folder: Path) -> PseudoTokens:
     shards = [_of_one_run(path, hyperparameters) for path in shards_of(folder)]
     found, expected = sum(len(tensors["indices"]) for tensors, _ in shards), int(hyperparameters["n_items"])
     if not shards or found < expected:
-        raise UserError(f"'{folder}' holds {found} of {expected} items; finish it with '{command(hyperparameters)}'.")
+        raise UserError(f"'{folder}' holds {found} of {expected} items; finish it with '{command(hyperparameters, _outfolder(folder))}'.")
     joined = {name: torch.cat([tensors[name] for tensors, _ in shards]) for name in TENSORS if name != "curve"}
     indices = joined["indices"].numpy()
     _refuse_duplicates(folder, indices)
@@ -194,6 +189,11 @@ def load_pseudo_tokens(folder: Path) -> PseudoTokens:
         tuple(json.loads(shards[0][1]["steps"])),
         hyperparameters,
     )
+
+
+def _outfolder(folder: Path) -> Path:
+    """The folder of all inversions that ``folder`` lies in, as :func:`inversion_folder` made it."""
+    return folder.parents[2] if len(folder.parents) > 2 else OUTFOLDER
 
 
 def _refuse_duplicates(folder: Path, indices: NDArray[np.int64]) -> None:

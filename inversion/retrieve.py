@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from datasets.retrieval.task import ONLY, RetrievalTask
-from engine.ranking import rank_positives
+from engine.ranking import Ranks, rank_positives
 from engine.retrieval_scores import RetrievalScores, RevisitedScores, retrieval_scores, revisited_scores
 from inversion.baselines import Projection, projected_features
 from inversion.sides import INVERTED, Features, Role, Side, check_items, collection_of, side_features
@@ -69,12 +69,20 @@ def evaluate_sides(
     """
     started = time.perf_counter()
     rows = similar_rows(features, task, query, gallery, fuse=fuse, projection=projection)
-    ranks = rank_positives(
-        torch.from_numpy(rows.query), torch.from_numpy(rows.gallery), task.protocols, features.runtime.device, progress=_shows(features)
-    )
+    ranks = _ranks(features, task, rows)
     score = retrieval_scores if ONLY in task.protocols else revisited_scores
     by_protocol = {protocol: score(found) for protocol, found in ranks.items()}
     return Retrieval(by_protocol, len(rows.query), len(rows.gallery), time.perf_counter() - started)
+
+
+def _ranks(features: Features, task: RetrievalTask, rows: SidesRows) -> dict[str, Ranks]:
+    """Every process ranks for its share of the queries; all of them get all ranks."""
+    runtime, n = features.runtime, len(rows.query)
+    share = range(n * runtime.rank // runtime.world, n * (runtime.rank + 1) // runtime.world)
+    query, gallery = torch.from_numpy(rows.query), torch.from_numpy(rows.gallery)
+    mine = rank_positives(query, gallery, task.protocols, runtime.device, progress=_shows(features), queries=share)
+    every: list[dict[str, Ranks]] = runtime.gather_objects([mine])
+    return {protocol: Ranks.joined([part[protocol] for part in every]) for protocol in task.protocols}
 
 
 def similar_rows(

@@ -26,7 +26,11 @@ from inversion.pseudo_tokens import FORMAT, HYPERPARAMETERS, count_done, indices
 
 BATCH_SIZES = {"oti": {"cuda": 4096, "cpu": 256}, "ovi": {"cuda": 512, "cpu": 64}}  # by default, per kind and device
 NOT_COMPARED = ("model", "checkpoint", "created", "versions")  # names and circumstances; the weights' hash is what counts
-WORDS = {"checkpoint_sha256": "with other weights", "fingerprint": "of other items"}  # for values that say nothing to a reader
+WORDS = {  # for values that say nothing to a reader
+    "checkpoint_sha256": "with other weights",
+    "fingerprint": "of other items",
+    "preprocess": "of images that were preprocessed in another way",
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,10 @@ Each side has its own type, so any two go together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,9 @@ from datasets.retrieval.collection import Collection
 from datasets.retrieval.task import RetrievalTask
 from engine.embed import LoadOptions
 from engine.runtime import Runtime
-from inversion.features import native_features
+from inversion.features import architecture, native_features, preprocessing
 from inversion.items import CLASSES, class_prompts
-from inversion.pseudo_tokens import HYPERPARAMETERS, PseudoTokens, command, inversion_folder, load_pseudo_tokens
+from inversion.pseudo_tokens import HYPERPARAMETERS, OUTFOLDER, PseudoTokens, command, inversion_folder, load_pseudo_tokens
 from models.selection import Selection
 
 Role = Literal["query", "gallery"]
@@ -48,7 +49,7 @@ class Side:
     type: str
     exp_name: str | None = None
     step: int | None = None
-    outfolder: Path = Path("pseudo_tokens")
+    outfolder: Path = OUTFOLDER
 
     def __post_init__(self) -> None:
         if self.type not in ITEMS:
@@ -101,7 +102,7 @@ class Features:
     def pseudo_tokens(self, side: Side, task: RetrievalTask, role: Role) -> PseudoTokens:
         """The inversion that ``side`` names, by this encoder. Where the queries are the gallery, that of either is of both."""
         parts: list[str] = sorted(ROLES, key=lambda each: each != role) if task.leave_one_out else [role]
-        folder = folder_of(side, task.name, task.split, *([CLASSES] if _of_classes(collection_of(task, role)) else parts))
+        folder = folder_of(side, self.selection, task.name, task.split, *([CLASSES] if _of_classes(collection_of(task, role)) else parts))
         if folder not in self._inverted:
             self._inverted[folder] = load_inversion(folder, self.selection)
         return self._inverted[folder]
@@ -149,25 +150,38 @@ def of_step(pseudo: PseudoTokens, step: int | None) -> NDArray[np.float32]:
     return pseudo.features[:, -1 if step is None else pseudo.steps.index(step)]
 
 
-def folder_of(side: Side, dataset: str, split: str, *parts: str) -> Path:
-    """Where the inversion of one of ``parts`` (``query``, ``gallery``, ``classes``) of a data set lies: the first that is there."""
+def folder_of(side: Side, selection: Selection, dataset: str, split: str, *parts: str) -> Path:
+    """Where the inversion of one of ``parts`` (``query``, ``gallery``, ``classes``) of a data set lies: the first that is there.
+
+    Where none is, a :class:`UserError` says how the encoder of ``selection`` makes it.
+    """
     assert side.exp_name is not None
     folders = [inversion_folder(side.outfolder, side.type, side.exp_name, dataset, split, part) for part in parts]
     for folder in folders:
         if (folder / HYPERPARAMETERS).is_file():
             return folder
-    typed = {"kind": side.type, "dataset": dataset, "split": split, "side": parts[0], "exp_name": side.exp_name}
-    raise UserError(f"There are no pseudo-tokens in '{folders[0]}'; make them with '{command(typed)}'.")
+    made = {"kind": side.type, "dataset": dataset, "split": split, "side": parts[0], "exp_name": side.exp_name}
+    made |= {"model": selection.model, "checkpoint": selection.checkpoint}
+    raise UserError(f"There are no pseudo-tokens in '{folders[0]}'; make them with '{command(made, side.outfolder)}'.")
 
 
 def load_inversion(folder: Path, selection: Selection) -> PseudoTokens:
-    """The pseudo-tokens in ``folder``, which mean nothing to an encoder with other weights than the one they were made with."""
+    """The pseudo-tokens in ``folder``, which mean nothing to another encoder than the one they were made with."""
     pseudo = load_pseudo_tokens(folder)
-    of = pseudo.hyperparameters
-    if of["checkpoint_sha256"] != selection.sha256:
-        made = of.get("checkpoint") or of["model"]
-        raise UserError(
-            f"The pseudo-tokens in '{folder}' were made with '{made}', whose weights are not those of "
-            f"'{selection.checkpoint or selection.model}'; use the same encoder, or another experiment name."
-        )
+    check_encoder(folder, pseudo.hyperparameters, selection)
     return pseudo
+
+
+def check_encoder(folder: Path, made: Mapping[str, Any], selection: Selection) -> None:
+    """A :class:`UserError` when the pseudo-tokens in ``folder``, of these hyper-parameters, were ``made`` with another encoder."""
+    own = {
+        "checkpoint_sha256": (selection.sha256, "weights are not those of"),
+        "architecture": (architecture(selection.encoder), "architecture (activation, heads) is not that of"),  # with the same weights
+        "preprocess": (preprocessing(selection.encoder), "preprocessing of images is not that of"),  # None of texts
+    }
+    for key, (value, differs) in own.items():
+        if made.get(key) not in (None, value):
+            raise UserError(
+                f"The pseudo-tokens in '{folder}' were made with '{made.get('checkpoint') or made['model']}', whose {differs} "
+                f"'{selection.checkpoint or selection.model}'; use the same encoder, or another experiment name."
+            )

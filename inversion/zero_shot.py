@@ -14,6 +14,8 @@ Encoders are trained for the first. An inversion makes the comparison intra-moda
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from engine.loading import SkippedImages
 from engine.runtime import Runtime
 from inversion.items import CLASSES, class_prompts
 from inversion.pseudo_tokens import read_hyperparameters
-from inversion.sides import Side, folder_of, load_inversion, of_step
+from inversion.sides import Side, check_encoder, folder_of, load_inversion, of_step
 from models.selection import Selection
 
 IMAGES = "query"  # the side of a data set whose images are classified; CLASSES is that of its class names
@@ -61,7 +63,7 @@ def _classes(runtime: Runtime, selection: Selection, task: Task, side: Side) -> 
     """Unit features float32 [C, D] of the classes."""
     if side.type == "text":
         return embed_classes(runtime, selection.encoder, task)
-    pseudo = load_inversion(folder_of(side, task.name, task.split, CLASSES), selection)
+    pseudo = load_inversion(folder_of(side, selection, task.name, task.split, CLASSES), selection)
     prompts = class_prompts(task.classnames, pseudo.hyperparameters["template"])
     row_of = dict(zip(prompts.ids, pseudo.rows_for(prompts).tolist(), strict=True))  # a name that two classes share was inverted once
     return of_step(pseudo, side.step)[[row_of[name] for name in task.classnames]]
@@ -74,8 +76,15 @@ def _images(
     if side.type == "image":
         embedded = embed_images(runtime, selection.encoder, task, load)
         return embedded.embeddings, embedded.indices, embedded.skipped
-    pseudo = load_inversion(folder_of(side, task.name, task.split, IMAGES), selection)
+    pseudo = load_inversion(folder_of(side, selection, task.name, task.split, IMAGES), selection)
     return of_step(pseudo, side.step)[pseudo.rows_for(Collection.of_task(task))], np.arange(len(task)), SkippedImages()
+
+
+def check_inversions(selection: Selection, tasks: Iterable[Task], images: Side, classes: Side) -> None:
+    """A :class:`UserError` where an inversion of any of ``tasks`` is missing, or is of another encoder; reads no pseudo-tokens."""
+    for task in tasks:
+        for folder in _folders(selection, task, images, classes).values():
+            check_encoder(folder, read_hyperparameters(folder), selection)
 
 
 def columns_of(images: Side, classes: Side) -> dict[str, Any]:
@@ -84,8 +93,12 @@ def columns_of(images: Side, classes: Side) -> dict[str, Any]:
     return {"image_features": images.type, "class_features": classes.type, "exp_name": images.exp_name, "step": step}
 
 
-def inversions_of(task: Task, images: Side, classes: Side) -> dict[str, dict[str, Any]]:
+def inversions_of(selection: Selection, task: Task, images: Side, classes: Side) -> dict[str, dict[str, Any]]:
     """How the inverted ones were made: their hyper-parameters."""
+    return {name: read_hyperparameters(folder) for name, folder in _folders(selection, task, images, classes).items()}
+
+
+def _folders(selection: Selection, task: Task, images: Side, classes: Side) -> dict[str, Path]:
+    """Where the inverted ones lie."""
     parts = {"images": (images, IMAGES), "classes": (classes, CLASSES)}
-    inverted = {name: (side, part) for name, (side, part) in parts.items() if side.inverted}
-    return {name: read_hyperparameters(folder_of(side, task.name, task.split, part)) for name, (side, part) in inverted.items()}
+    return {name: folder_of(side, selection, task.name, task.split, part) for name, (side, part) in parts.items() if side.inverted}

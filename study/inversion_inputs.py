@@ -5,22 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from common.errors import UserError
 from datasets.retrieval.collection import Collection
-from inversion.items import class_prompts
+from inversion.items import Items, class_prompts
 from study.cells import DONE, Cell, Unit, read_record
-from study.inversion_cells import CLASSES
+from study.inversion_cells import CLASSES, QUERY
 from study.materials import Materials
-
-
-class Items(NamedTuple):
-    """What is inverted, and what its files are called after."""
-
-    collection: Collection
-    name: str
-    split: str
 
 
 def inverted_items(cell: Cell, materials: Materials) -> Items:
@@ -28,15 +20,15 @@ def inverted_items(cell: Cell, materials: Materials) -> Items:
     key, plan = cell.key, materials.plan.inversion
     if key["side"] == CLASSES:
         task = materials.task(key["task"], "test")
-        return Items(class_prompts(task.classnames, key["inversion"]["template"]), task.name, task.split)
+        return Items.every(class_prompts(task.classnames, key["inversion"]["template"]), task.name, task.split, CLASSES)
     if plan is not None and key["task"] in (*plan.image_tasks, *plan.text_tasks):
         searched = materials.retrieval(key["task"])
-        return Items(searched.query, searched.name, searched.split)
+        return Items.every(searched.query, searched.name, searched.split, QUERY)
     materials.fingerprint(key["task"], "test")  # looked up, it need not be made
     task = materials.task(key["task"], "test")
     collection = Collection.of_task(task)
     collection.__dict__["fingerprint"] = task.fingerprint
-    return Items(collection, task.name, task.split)
+    return Items.every(collection, task.name, task.split, QUERY)
 
 
 def of_invert(cell: Cell, unit: Unit, materials: Materials) -> dict[str, Any]:

@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
 from common.files import read_json
-from inversion.arguments import recorded_options
 from inversion.baselines import Projection
 from inversion.histograms import Similarities
+from inversion.job import Setting, check_precision, make_job
 from inversion.misalignment import similarities
-from inversion.optimise import InversionOptions, Tower
-from inversion.pseudo_image import PseudoImage
-from inversion.pseudo_text import PseudoText
-from inversion.pseudo_tokens import inversion_folder, load_pseudo_tokens
+from inversion.optimise import InversionOptions
+from inversion.pseudo_tokens import load_pseudo_tokens
 from inversion.retrieval_figures import class_features
 from inversion.retrieve import Retrieval, evaluate_sides
 from inversion.run import Job, batch_size_for, run_job
@@ -26,7 +23,6 @@ from inversion.sides import Side, of_step
 from inversion.zero_shot import evaluate_inverted
 from study.cells import Cell, Unit, hash_of
 from study.done import Done
-from study.inversion_cells import CLASSES
 from study.inversion_inputs import inverted_items
 from study.inversion_results import main_score
 from study.materials import Materials
@@ -39,8 +35,7 @@ PRODUCTS = Path("inversion")  # below the study's folder
 def invert(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) -> Done:
     """Learn what is not yet learnt of the items; a killed cell goes on with the items that are left."""
     runtime, kind = quiet(materials.runtime), cell.key["inversion"]["kind"]
-    if runtime.precision == "fp16":
-        raise UserError("--precision fp16 would need a loss scaler, which makes items depend on each other; use bf16 or fp32.")
+    check_precision(runtime)
     job = _job(cell, materials, inputs)
     tally = run_job(runtime, job, batch_size := batch_size_for(kind, runtime.device))
     learnt = load_pseudo_tokens(job.folder)
@@ -62,26 +57,13 @@ def invert(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, An
 
 def _job(cell: Cell, materials: Materials, inputs: Mapping[str, Any]) -> Job:
     """Its files lie in a folder of these inputs and this precision, so what is gone on with is never another inversion."""
-    side, of = cell.key["side"], cell.key["inversion"]
-    items = inverted_items(cell, materials)
-    features = materials.features(cell.key["model"], cell.key["task"])
-    selection, count = features.selection, of["num_pseudo_tokens"]
-    template = of["template"] if of["kind"] == OTI or side == CLASSES else "{}"  # a caption is inverted as it is
-    tower: Tower = PseudoText(selection.encoder, template, count) if of["kind"] == OTI else PseudoImage(selection.encoder, count)
+    of, items = cell.key["inversion"], inverted_items(cell, materials)
+    runtime, features = materials.runtime, materials.features(cell.key["model"], cell.key["task"])
     options = InversionOptions(of["steps"], of["lr"], of["weight_decay"], of["seed"], tuple(of["snapshots"]))
-    decides = {**inputs, "precision": materials.runtime.precision, "decode": features.load.decode}
-    exp_name = f"{cell.name}-{hash_of(decides)[:8]}"
-    hyperparameters = {
-        **{"kind": of["kind"], "model": selection.model, "tuning": selection.tuning, "checkpoint": selection.checkpoint},
-        **{"checkpoint_sha256": selection.sha256, "dataset": items.name, "split": items.split, "side": side},
-        **{"fingerprint": items.collection.fingerprint, "n_items": len(items.collection), "n_empty": 0},
-        **{"template": template, "num_pseudo_tokens": count, **recorded_options(options)},
-        **{"precision": materials.runtime.precision, "exp_name": exp_name},
-        **({"decode": features.load.decode} if items.collection.modality == "image" else {}),
-    }
-    folder = inversion_folder(materials.out / PRODUCTS, of["kind"], exp_name, items.name, items.split, side)
+    setting = Setting(of["kind"], of["num_pseudo_tokens"], of["template"], options)
+    exp_name = f"{cell.name}-{hash_of({**inputs, 'precision': runtime.precision, 'decode': features.load.decode})[:8]}"
     targets = partial(features.native, items.collection, items.name, items.split)
-    return Job(folder, items.collection, tower, targets, options, hyperparameters)
+    return make_job(runtime, features.selection, items, setting, features.load, materials.out / PRODUCTS, exp_name, targets)
 
 
 def retrieve(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) -> Done:

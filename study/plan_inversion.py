@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from inversion.published import LEARNING_RATE, SEED, STEPS, TEMPLATE, WEIGHT_DECAY
+
 OTI, OVI = "oti", "ovi"  # from an image into the text tower, from a text into the image tower
 PCA, ISO = PROJECTIONS = "pca", "iso"  # those of inversion.subspaces
 MODALITY = {OTI: "image", OVI: "text"}  # of what is inverted
@@ -18,12 +20,12 @@ class InversionSetting:
 
     kind: str  # oti or ovi
     num_pseudo_tokens: int = 1
-    steps: int = 150
-    lr: float = 2e-2
-    weight_decay: float = 0.01
-    template: str = "a photo of {}"  # of OVI for the names of classes only: a caption is inverted as it is
+    steps: int = STEPS[OTI]
+    lr: float = LEARNING_RATE
+    weight_decay: float = WEIGHT_DECAY
+    template: str = TEMPLATE  # of OVI for the names of classes only: a caption is inverted as it is
     snapshots: tuple[int, ...] = ()  # steps after which what was learnt so far is kept too
-    seed: int = 42
+    seed: int = SEED
 
     def values(self) -> dict[str, Any]:
         """All of it, in JSON's types."""
@@ -48,9 +50,9 @@ class InversionPlan:
     misalignment: tuple[str, ...] = ()  # those of image_tasks of which the histograms of cosines are wanted
     project: tuple[str, ...] = ()  # baselines without optimisation: projections of the native features
     fuse: tuple[float, ...] = ()  # shares of the inverted similarity in a sum with the native one
-    seeds: tuple[int, ...] = (42,)
+    seeds: tuple[int, ...] = (SEED,)
     oti: InversionSetting = InversionSetting(OTI)
-    ovi: InversionSetting = InversionSetting(OVI, steps=1000)
+    ovi: InversionSetting = InversionSetting(OVI, steps=STEPS[OVI])
     models: Mapping[str, ModelInversion] = field(default_factory=dict)
 
     def settings(self, kind: str, model: str) -> list[InversionSetting]:

@@ -15,7 +15,7 @@ steps = 150
 snapshots = [10, 20, 50, 100]               # kept from the same run
 
 [inversion.models.clip]                     # what differs for one model
-ovi_pseudo_tokens = 1
+ovi_pseudo_tokens = 1                       # where nothing says it: OTI 1, OVI as published for the model
 iso_image = [150, 50]                       # the largest and smallest singular directions that IsoCLIP drops; also iso_text
 """
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.errors import UserError
+from inversion.published import STEPS, pseudo_patches
 from inversion.subspaces import DROPPED
 from models.zoo import ZOO
 from study.plan_inversion import ISO, MODALITY, OTI, OVI, InversionPlan, InversionSetting, ModelInversion
@@ -44,7 +45,6 @@ from study.plan_names import classification_name, image_task_name, model_name, t
 from study.toml_lines import Place, TomlFile
 
 PLACE = ("inversion",)
-STEPS = {OTI: 150, OVI: 1000}
 TASKS = {"image_tasks": image_task_name, "text_tasks": text_task_name, "zero_shot_tasks": classification_name}
 
 
@@ -133,6 +133,8 @@ def _model(file: TomlFile, model: str, key: str | None) -> ModelInversion:
             counts[kind] = _counts(file, (*place, f"{kind}_pseudo_tokens"), table[f"{kind}_pseudo_tokens"])
         elif "num_pseudo_tokens" in (shared := file.table(*PLACE, kind)):
             counts[kind] = _counts(file, (*PLACE, kind, "num_pseudo_tokens"), shared["num_pseudo_tokens"])
+        elif kind == OVI:
+            counts[kind] = (pseudo_patches(ZOO.get(model, model)),)
     said = {of: _dropped(file, (*place, f"iso_{of}"), table[f"iso_{of}"]) for of in MODALITY.values() if f"iso_{of}" in table}
     return ModelInversion(counts, {**_published_drops(model), **said})
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inversion.published import STEPS
+
 RETRIEVAL, TEXT_RETRIEVAL, ZERO_SHOT = "images by images", "texts by texts", "zero-shot"
 NATIVE = "native"
 POSTER, QUOTED, RERUN = "authors' poster", "quoted by a later paper", "later paper's own run"
@@ -81,7 +83,7 @@ def _each(method: str, model: str, source: str, *values: float) -> PublishedEach
 
 
 _CROSS_THE_GAP = PublishedInversion(
-    steps={"oti": 150, "ovi": 1000},
+    steps=STEPS,
     pseudo_tokens={
         "oti": dict.fromkeys(BACKBONES, 1),
         "ovi": dict(zip(BACKBONES, (1, 4, 1, 2, 4, 1, 2), strict=True)),

@@ -157,7 +157,9 @@ def test_the_whole_way(run_test, task, small_model, tmp_path):
 
 @pytest.mark.parametrize(("flag", "value", "command"), [("--image-features", "oti", "oti.py"), ("--class-features", "ovi", "ovi.py")])
 def test_missing_pseudo_tokens_say_which_command_makes_them(run_test, flag, value, command):
-    run_test(flag, value, "--exp-name", "none").refused("no pseudo-tokens", f"python {command}", "--exp-name none")
+    ended = run_test(flag, value, "--exp-name", "none")
+    ended.refused("no pseudo-tokens", f"python {command}", "--exp-name none", "--model-name", "--outfolder")
+    assert "top-1" not in ended.stdout  # before the table's heading
 
 
 def test_pseudo_tokens_of_another_model(run_test, task, selection, tmp_path):

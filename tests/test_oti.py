@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 import inversion.run
+from common.files import read_csv
 from datasets.registry import load_task, task_slug
 from inversion.pseudo_text import PseudoText
 from inversion.pseudo_tokens import load_pseudo_tokens
@@ -155,12 +156,16 @@ def test_mistakes_are_told_in_a_sentence(invert, folder, flags, words):
     assert not folder.exists()
 
 
-def test_two_processes_learn_what_one_learns(invert, folder, small_model, name, tmp_path):
-    flags = ["--model-name", small_model, "--dataset-name", name, "--oti-steps", STEPS, "--num-workers", 0, "--batch-size", 4]
-    two = ["--outfolder", tmp_path / "two", "--features", tmp_path / "features two"]
+def test_two_processes_learn_and_search_as_one_does(invert, folder, small_model, name, tmp_path):
+    flags = ["--model-name", small_model, "--dataset-name", name, "--oti-steps", STEPS, "--num-workers", 0, "--batch-size", 4, "--validate"]
+    two = ["--outfolder", tmp_path / "two", "--features", tmp_path / "features two", "--outfile", tmp_path / "two.csv"]
     ended = run_script("oti", *flags, *two, processes=2).succeeded()
-    assert ended.stdout.count(": 12 items, ") == 1
-    invert().succeeded()
+    assert ended.stdout.count(": 12 items, ") == ended.stdout.count("image -> image") == 1
+    invert("--validate").succeeded()
+    assert files_below(tmp_path / "features two").keys() == files_below(tmp_path / "features").keys()
+    scores = [[float(row["mAP"]) for row in read_csv(tmp_path / f"{table}.csv")] for table in ("two", "retrieval")]
+    np.testing.assert_allclose(*scores, atol=1e-3)
+    assert len(scores[0]) == 2  # native, inverted
     found, expected = load_pseudo_tokens(tmp_path / "two/oti" / folder.parent.name / folder.name), load_pseudo_tokens(folder)
     np.testing.assert_allclose(found.features, expected.features, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.pseudo_tokens, expected.pseudo_tokens, rtol=0, atol=1e-5)

@@ -128,20 +128,12 @@ def test_a_plan_with_a_mistake_fails_before_anything_runs(plan, tmp_path):
 
 # --- inversion -----------------------------------------------------------------------------------------------------
 
-INVERSION = {"oti": {"steps": 20, "snapshots": [10]}, "ovi": {"steps": 2}}
-
-
-def inversion_plan(tmp_path, **changes):
-    """The tiny model and 492 drawings, which are two batches of OTI."""
-    known = {"image_tasks": ["Shapes-Color"], "misalignment": ["Shapes-Color"], **INVERSION, **changes}
-    return write_inversion_plan(tmp_path / "inversion.toml", {"models": ["tiny"]}, **known)
-
 
 def test_inversion_from_a_plan_to_the_report(tmp_path, image_folder, small_model):
     tasks = [f"imagefolder:{image_folder}"]
     known = {"image_tasks": tasks, "zero_shot_tasks": tasks, "text_tasks": ["Shapes-Captions"], "fuse": [0.5], "project": ["pca"]}
     path = write_inversion_plan(tmp_path / "small.toml", {"models": [str(small_model)]}, **known, oti={"steps": 3}, ovi={"steps": 2})
-    ended = run_script("reproduce", path, "--out", tmp_path / "out", *FLAGS).succeeded()
+    ended = run_here("reproduce", path, "--out", tmp_path / "out", *FLAGS).succeeded()
     assert "14 of 14 cells are done, 0 failed, 0 are to do." in ended.stdout
     assert re.search(
         r"images by images, colors: native \d+\.\d, oti \d+\.\d \([+-]\d+\.\d\), oti fused 0.5 ", ended.stdout.replace(tasks[0], "colors")
@@ -152,7 +144,9 @@ def test_inversion_from_a_plan_to_the_report(tmp_path, image_folder, small_model
 
 
 def test_a_killed_inversion_goes_on_with_the_items_that_are_left(tmp_path):
-    path, out = inversion_plan(tmp_path), tmp_path / "out"
+    """492 drawings, which are two batches of OTI on the tiny model."""
+    known = {"image_tasks": ["Shapes-Color"], "oti": {"steps": 20}}
+    path, out = write_inversion_plan(tmp_path / "inversion.toml", {"models": ["tiny"]}, **known), tmp_path / "out"
     process = start_script("reproduce", path, "--out", out, *FLAGS)
     while not (shards := list(out.rglob("items-*.safetensors"))):
         assert process.poll() is None

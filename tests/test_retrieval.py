@@ -2,14 +2,13 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from common.files import read_csv
 from datasets.retrieval.table import load_retrieval
 from inversion import features
 from models.selection import select_encoder
-from tests.helpers import files_below, run_here, run_script, write_images, write_model
+from tests.helpers import files_below, run_here, write_images, write_model
 from tests.inversion.fake_tokens import write_inversion
 
 QUICK = ["--num-workers", 0, "--device", "cpu", "--batch-size", 5]
@@ -141,16 +140,6 @@ def test_kept_features_of_other_images_are_not_taken(search, tmp_path):
     (tmp_path / "data/test/red/00.jpg").unlink()
     search("image", "image", data=f"imagefolder:{tmp_path / 'data'}").succeeded()
     assert [row["n_queries"] for row in rows_of(tmp_path)] == ["9", "8"]
-
-
-def test_two_processes_write_what_one_does(search, small_model, name, tmp_path):
-    search("text", "image").succeeded()
-    places = ["--outfile", tmp_path / "two.csv", "--features", tmp_path / "kept-by-two"]
-    sides = ["--query", "text", "--gallery", "image", "--dataset-name", name, "--model-name", small_model]
-    run_script("retrieval", *sides, *places, *QUICK, processes=2).succeeded()
-    (one,), (two,) = rows_of(tmp_path), read_csv(tmp_path / "two.csv")
-    assert np.isclose(float(one["mAP"]), float(two["mAP"]), atol=1e-3)
-    assert files_below(tmp_path / "kept").keys() == files_below(tmp_path / "kept-by-two").keys()
 
 
 def test_figures(search, tokens, tmp_path):

@@ -156,8 +156,8 @@ class _Batches:
         import numpy as np
         import open_clip
 
-        from datasets.sources.drawings import render
         from datasets.sources.captions import captioned, describes
+        from datasets.sources.drawings import render
 
         examples = [captioned(seed) for seed in example_seeds(self.seed, step, self.batch_size)]
         pixels = np.stack([np.asarray(render(example.drawing)) for example in examples])

@@ -110,7 +110,7 @@ def test_underscores_bring_no_abbreviations_and_have_a_hint(word):
         flags().parse_args([word])
 
 
-@pytest.mark.parametrize("name", ["train", "test", "get_embeddings", "get_metric_scores"])
+@pytest.mark.parametrize("name", ["train", "test", "get_embeddings", "get_metric_scores", "oti", "ovi", "retrieval"])
 def test_help_needs_neither_torch_nor_any_other_large_package(name):
     code = f"""
 import runpy, sys

@@ -123,6 +123,12 @@ def test_the_coop_prompts(name, template):
     assert chosen_templates(name, "coop") == (template,)
 
 
+@pytest.mark.parametrize(("name", "template"), {**COOP, "ImageNet": "a photo of a {c}."}.items())
+def test_the_prompts_of_cross_the_gap(name, template):
+    """Section 5 of its specification: CoOp's, and of ImageNet and its variants one."""
+    assert chosen_templates(name, "cross_the_gap") == (template,)
+
+
 def test_the_seven_of_imagenet():
     seven = chosen_templates("ImageNet", "coop")
     assert len(seven) == 7
@@ -182,9 +188,9 @@ def test_a_file_called_as_a_set_does_not_hide_it(tmp_path, monkeypatch):
     ("name", "prompts", "message"),
     [
         ("MNIST", "coop", "MNIST has no 'coop' prompts; known: iimm, openai, merging; a text file"),
-        ("PlantDoc", "merging", "PlantDoc has no 'merging' prompts; known: coop; a text file"),
+        ("PlantDoc", "merging", "PlantDoc has no 'merging' prompts; known: coop, cross_the_gap; a text file"),
         ("imagefolder:photos", "openai", "imagefolder:photos has no 'openai' prompts; a text file"),
-        ("DTD", "opnai", "Unknown prompts 'opnai' for DTD; known: iimm, openai, coop, merging; a text file"),
+        ("DTD", "opnai", "Unknown prompts 'opnai' for DTD; known: iimm, openai, coop, merging, cross_the_gap; a text file"),
         ("DTD", "absent.txt", "Cannot read 'absent.txt': No such file or directory."),
     ],
 )

@@ -1,6 +1,7 @@
 """Ranks of positives against a stable sort of the whole matrix of similarities."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,6 +75,20 @@ def test_cosines_of_labelled_items(block):
     relevance = Relevance.by_label(np.arange(8) % 7, np.arange(60) % 9)
     ranks = rank_positives(query, gallery, {"labels": relevance}, block=block)["labels"]
     assert listed(ranks) == brute_force(query.double() @ gallery.double().T, relevance)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("processes", [1, 2, 5, 17])
+def test_shares_of_the_queries_give_the_ranks_of_all(processes, block):
+    """As several processes rank, more of them than queries too."""
+    generator = np.random.default_rng(3)
+    rows, labels = whole_numbers(generator, 13), generator.integers(4, size=13)
+    relevance = {"": Relevance.by_label(labels, labels, leave_one_out=True)}
+    edges = [13 * number // processes for number in range(processes + 1)]
+    parts = [rank_positives(rows, rows, relevance, block=block, queries=range(*pair))[""] for pair in pairwise(edges)]
+    joined, expected = Ranks.joined(parts), rank_positives(rows, rows, relevance)[""]
+    assert listed(joined) == listed(expected)
+    np.testing.assert_array_equal(joined.starts, expected.starts)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

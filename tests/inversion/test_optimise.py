@@ -132,6 +132,15 @@ def test_an_item_does_not_depend_on_the_others(tower, rows, early):
     assert bool(early) == (len(set(every.stopped.tolist())) > 1)
 
 
+def test_a_batch_of_64_is_64_runs(encoder):
+    tower, names, options = PseudoText(encoder), [f"{number}.jpg" for number in range(64)], InversionOptions(steps=3)
+    batch = invert(tower, targets(64), names, options)
+    alone = [invert(tower, targets(64)[[row]], [name], options) for row, name in enumerate(names)]
+    for field in ("pseudo_tokens", "features", "losses"):
+        expected = torch.cat([getattr(of, field) for of in alone])
+        torch.testing.assert_close(getattr(batch, field), expected, rtol=0, atol=ATOL)
+
+
 def test_filling_a_batch_up_changes_nothing(tower):
     plain, filled = (invert(tower, targets(), NAMES, FEW, pad_to=size) for size in (0, 16))
     torch.testing.assert_close(filled.pseudo_tokens, plain.pseudo_tokens, rtol=0, atol=ATOL)

@@ -10,7 +10,7 @@ import pytest
 from common.cli import Parser
 from common.configs import read_config
 from inversion.arguments import add_inversion_arguments
-from inversion.command import pseudo_patches
+from inversion.published import pseudo_patches
 from models.zoo import SLIP, resolve
 from tests.helpers import ROOT
 
@@ -62,4 +62,5 @@ def test_they_say_what_holds_without_them(backbone: str, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     for file in SLIP.values():
         (tmp_path / file).touch()
-    assert pseudo_patches(resolve(BACKBONES[backbone])) == PATCHES.get(backbone, 1)
+    source = resolve(BACKBONES[backbone])
+    assert pseudo_patches(f"{source.architecture}/{source.pretrained}") == PATCHES.get(backbone, 1)

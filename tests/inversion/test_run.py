@@ -17,14 +17,14 @@ from datasets.retrieval.collection import Collection
 from engine.runtime import start
 from inversion import run
 from inversion.arguments import step_list
-from inversion.command import experiment_name, pseudo_patches
+from inversion.command import experiment_name
 from inversion.items import asked_items, class_prompts, count_cut
 from inversion.optimise import InversionOptions, invert
 from inversion.pseudo_image import PseudoImage
 from inversion.pseudo_text import PseudoText
 from inversion.pseudo_tokens import HYPERPARAMETERS, indices_done, load_pseudo_tokens, shards_of
+from inversion.published import pseudo_patches
 from inversion.run import Job, batch_size_for, run_job
-from models.zoo import ModelSource
 from tests.helpers import files_below
 from tests.models import small
 
@@ -233,21 +233,21 @@ def test_ovi_runs_the_same_way(runtime, job_in, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "pretrained", "number"),
+    ("model", "number"),
     [
-        ("ViT-B-32-quickgelu", "openai", 1),
-        ("ViT-L-14-quickgelu", "openai", 4),
-        ("ViT-B-32", "datacomp_xl_s13b_b90k", 1),
-        ("ViT-L-14", "datacomp_xl_s13b_b90k", 2),
-        ("ViT-B-16-SigLIP", "webli", 4),
-        ("SLIP-ViT-B-16", "slip_base_100ep.pt", 1),
-        ("SLIP-ViT-L-16", "weights/slip_large_100ep.pt", 2),
-        ("/models/tiny", None, 1),
+        ("ViT-B-32-quickgelu/openai", 1),
+        ("ViT-L-14-quickgelu/openai", 4),
+        ("ViT-B-32/datacomp_xl_s13b_b90k", 1),
+        ("ViT-L-14/datacomp_xl_s13b_b90k", 2),
+        ("ViT-B-16-SigLIP/webli", 4),
+        ("SLIP-ViT-B-16/slip_base_100ep.pt", 1),
+        ("SLIP-ViT-L-16/weights/slip_large_100ep.pt", 2),
+        ("/models/tiny/None", 1),
     ],
 )
-def test_the_published_numbers_of_pseudo_patches(architecture, pretrained, number):
+def test_the_published_numbers_of_pseudo_patches(model, number):
     """Section 3 of the paper's released configurations."""
-    assert pseudo_patches(ModelSource("name", "open_clip", architecture, pretrained)) == number
+    assert pseudo_patches(model) == number
 
 
 def test_class_names_are_read_as_words_and_kept_as_names():

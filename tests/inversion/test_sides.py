@@ -68,7 +68,9 @@ def test_texts_of_classes_are_those_of_the_inversion(features, image_folder, tmp
 
 
 def test_missing_classes_name_the_command(features, image_folder, tmp_path):
-    with pytest.raises(UserError, match=r"no pseudo-tokens in .*make them with 'python ovi.py .* --use-class-names --exp-name exp'"):
+    with pytest.raises(
+        UserError, match=r"no pseudo-tokens in .*make them with 'python ovi.py .* --use-class-names --exp-name exp --model-name .*small"
+    ):
         side_features(features, Side("ovi", "exp", outfolder=tmp_path), colors(image_folder, gallery="text"), "gallery")
 
 
@@ -119,6 +121,7 @@ def test_a_type_for_other_items(features, image_folder, kind, role, found):
 def test_missing_pseudo_tokens_name_the_command(features, image_folder, tmp_path):
     task = colors(image_folder)
     command = f"python oti.py --dataset-name {task.name} --split test --side query --exp-name exp"
+    command += f" --model-name {features.selection.model} --outfolder {tmp_path}"  # what would be made else is of another encoder
     with pytest.raises(UserError, match=f"no pseudo-tokens in '{tmp_path}.*make them with '{command}'"):
         side_features(features, Side("oti", "exp", outfolder=tmp_path), task, "query")
 
@@ -129,6 +132,21 @@ def test_pseudo_tokens_of_other_weights(features, image_folder, tmp_path):
     inversion(task, "query", other, tmp_path / "tokens")
     with pytest.raises(UserError, match=r"were made with '.*other', whose weights are not those of '.*small'"):
         side_features(features, Side("oti", "exp", outfolder=tmp_path / "tokens"), task, "query")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ({"architecture": "ViT-B-32"}, "whose architecture .* is not that of"),
+        ({"preprocess": "[]"}, "whose preprocessing of images is not that of"),
+    ],
+)
+def test_pseudo_tokens_of_the_same_weights_used_in_another_way(features, image_folder, tmp_path, recorded, words):
+    """CLIP's weights run with GELU and with QuickGELU."""
+    task = colors(image_folder)
+    inversion(task, "query", features.selection, tmp_path, **recorded)
+    with pytest.raises(UserError, match=words):
+        features.inverted(Side("oti", "exp", outfolder=tmp_path), task, "query")
 
 
 def test_a_step_that_was_not_recorded(features, image_folder, tmp_path):

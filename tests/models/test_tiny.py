@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from datasets.sources.captions import ATTRIBUTES, SEEDS, UNTOLD, caption, captioned, describes, random_drawing
 from datasets.sources.digits import digits_task
 from datasets.sources.drawn import DRAWN_TASKS, drawn_task
-from datasets.sources.captions import ATTRIBUTES, SEEDS, UNTOLD, caption, captioned, describes, random_drawing
 from models.tiny.pretrain import _Batches, contrastive_loss, example_seeds, new_model, save, schedule
 from models.tiny.zero_shot import accuracy
 

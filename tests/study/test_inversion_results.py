@@ -295,6 +295,8 @@ def test_a_figure_has_a_line_for_each_number_of_pseudo_tokens_and_seed(tmp_path:
     write_small_inversion(tmp_path / "out", plan)
     drawn: list[tuple[Any, ...]] = []
     monkeypatch.setattr("study.plots.inversion.draw_dynamics", lambda *of, **more: drawn.append(of) or draw_dynamics(*of, **more))
+    monkeypatch.setattr("study.plots.inversion.draw_comparison", lambda *of: [])
+    monkeypatch.setattr("study.plots.inversion._histograms", lambda *of: [])
     draw_inversion(collect(plan, tmp_path / "out"), plan, tmp_path)
     ((rows, losses, native, _),) = drawn
     assert {row.exp_name for row in rows} == losses.keys() == {f"R{number} seed {seed}" for number in (1, 4) for seed in (42, 43)}
@@ -303,7 +305,7 @@ def test_a_figure_has_a_line_for_each_number_of_pseudo_tokens_and_seed(tmp_path:
 
 
 def test_an_unfinished_study_has_a_report(tmp_path: Path) -> None:
-    plan = small_plan(tmp_path, ("clip",), {"published": "cross_the_gap"})
+    plan = small_plan(tmp_path, ("clip",), {"published": "cross_the_gap"}, image_tasks=["Digits"], oti={"snapshots": [10, 20]})
     for number, kinds in enumerate([(), ("invert",), ("retrieve",), ("zero_shot", "misalignment")]):
         out = tmp_path / str(number)
         write_small_inversion(out, plan, lambda cell, kinds=kinds: cell.kind not in kinds)  # type: ignore[misc]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
+from datasets.prompts import chosen_templates
 from study.plan import Plan
 from study.plan_file import read_plan
 from study.plan_inversion import OTI, OVI, InversionPlan, InversionSetting
@@ -85,6 +86,13 @@ def test_models_differ_where_their_tables_say_so(tmp_path: Path) -> None:
     assert [each.num_pseudo_tokens for each in of.settings(OVI, "clip")] == [1, 1]
     assert (of.iso("image", "tiny"), of.iso("text", "tiny")) == ((8, 16), None)
     assert (of.iso("image", "clip"), of.iso("text", "clip")) == ((150, 50), (20, 100))  # as published
+
+
+def test_pseudo_patches_that_are_left_out_are_the_published_ones(tmp_path: Path) -> None:
+    of = inversion(tmp_path, SMALL.replace('"tiny", "clip"', '"tiny", "ViT-L-14-quickgelu/openai", "siglip", "SLIP-ViT-L-16/./large.pt"'))
+    assert [of.settings(OVI, model)[0].num_pseudo_tokens for model in of.models] == [4, 4, 4, 2]
+    said = SMALL.replace("lr = 1", "lr = 1\nnum_pseudo_tokens = 3").replace('"clip"', '"siglip"')
+    assert inversion(tmp_path, said).settings(OVI, "siglip")[0].num_pseudo_tokens == 3
 
 
 def test_what_is_left_out_is_the_published_protocol(tmp_path: Path) -> None:
@@ -196,3 +204,7 @@ def test_the_papers_plan_is_that_of_its_tables() -> None:
     assert all(found == [InversionSetting(OTI)] for found in settings[OTI])
     assert [found[0].num_pseudo_tokens for found in settings[OVI]] == [1, 4, 1, 2, 4, 1, 2]
     assert {found[0].steps for found in settings[OVI]} == {1000}
+    assert plan.prompts == "cross_the_gap"
+    prompts = {task: chosen_templates(task.partition("@")[0], plan.prompts) for task in plan.inversion.zero_shot_tasks}
+    assert prompts["ImageNet@coop"] == prompts["Cars@coop"] == ("a photo of a {c}.",)
+    assert prompts["DTD@coop"] == ("{c} texture.",)

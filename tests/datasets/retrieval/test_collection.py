@@ -39,6 +39,14 @@ def test_fingerprint_changes_with_nothing_else():
     assert replace(CATS, classnames=("cat", "dog")).fingerprint == CATS.fingerprint
 
 
+def test_a_digest_of_every_item():
+    images = Collection.of_task(load_task("Digits", "test"))
+    assert images.digests.shape == (len(images), 32)
+    assert images.digests[4].tobytes() == images.items.digest(4)
+    assert CATS.digests[0].tobytes() == CATS.items.digest(0)
+    assert Collection.of_texts([], []).digests.shape == (0, 32)
+
+
 def test_images_of_a_task_keep_its_fingerprint():
     task = load_task("Digits", "test").subset(np.arange(7))
     images = Collection.of_task(task)

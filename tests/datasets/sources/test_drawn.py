@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from datasets.sources.captions import SEEDS, captioned
 from datasets.sources.drawings import HELD_OUT_COLORS, HELD_OUT_KINDS, NUMBERS, PLACES, render
 from datasets.sources.drawn import DEFINITIONS, DRAWN_TASKS, SPLIT_SIZES, DrawnSamples, contact_sheet, drawn_task
 from datasets.task import split_validation
-from datasets.sources.captions import SEEDS, captioned
 
 
 def test_at_least_twelve_tasks_with_different_class_sets():
