@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ from models.zoo import canonical_name
 FORMAT = "clipscope-checkpoint/1"
 PICKLES = (".pt", ".pth", ".bin")
 PLAIN = frozenset({"format", "model", "tuning", "task", "split", "base_sha256", "created"})  # strings; the others are JSON
+
+# What is no tuning of an encoder but another network on its weights, by "module:function" that takes (path, encoder, header): it is
+# imported when such a checkpoint is read, so that nothing here depends on it.
+RESTORERS = {"wemoe": "merging.wemoe.checkpoint:restore"}
 
 checkpoint_sha256 = sha256_of_file
 
@@ -152,9 +157,17 @@ def load_checkpoint(
     encoder = load_encoder(header.model)
     if base_sha256(encoder) != header.base_sha256:
         raise UserError(f"The base weights of '{header.model}' are not those that '{path}' was tuned from.")
+    if header.tuning in RESTORERS:
+        _restorer(header.tuning)(path, encoder, header)
+        return encoder, header
     _apply(path, encoder, header)
     _fill(path, stored_parameters(encoder), read_safetensors(path)[0])
     return encoder, header
+
+
+def _restorer(name: str) -> Callable[[Path, Encoder, CheckpointHeader], None]:
+    module, _, function = RESTORERS[name].partition(":")
+    return getattr(import_module(module), function)  # type: ignore[no-any-return]
 
 
 def _has_header(path: Path) -> bool:
