@@ -45,7 +45,7 @@ def test_from_the_shell_to_the_plot(tmp_path, scores, fmow):
     assert "iimm -> mean change on other tasks (clip, full; n = 8 tasks)" in out
     assert "  leave-one-out  mean absolute error 0.1" in out
     with Image.open(files[0]) as image:
-        assert (image.format, image.size) == ("PNG", (2010, 900))
+        assert (image.format, image.size) == ("PNG", (1980, 900))
     (found,) = json.loads(files[1].read_text())["predictions"]
     assert found["task"]["name"] == "FMoW"
     gain, after, change = found["gain"], found["accuracy_after"], found["mean_change_elsewhere"]
