@@ -1,14 +1,19 @@
-"""Merge fine-tuned encoders into one, without data, tensor by tensor; or look at their task vectors.
+"""Merge fine-tuned encoders into one; evaluate encoders and merges; or look at task vectors.
 
     python merge.py --list
     python merge.py --method task_arithmetic --base tiny --models a.safetensors b.safetensors --out merged.safetensors
     python merge.py --method ties --base openai/clip-vit-base-patch32 --models tanganke/clip-vit-base-patch32_{sun397,dtd} --out merged
     python merge.py --method task_arithmetic --scaling -0.5 --base tiny --models a.safetensors --out forgot.safetensors
+    python merge.py --method regmean --base tiny --models a.safetensors b.safetensors --tasks Digits Shapes-Kind --out merged.safetensors
+    python merge.py --method task_arithmetic --base tiny --models a.safetensors b.safetensors --evaluate Digits Shapes-Kind \
+        --sweep scaling=0.1:1.0:0.1 --out best.safetensors
+    python merge.py --base tiny --models a.safetensors b.safetensors --evaluate Digits Shapes-Kind
     python merge.py --base tiny --models a.safetensors b.safetensors --cosine cosine.csv --norms norms.csv --count
 
 Models are safetensors files (of anything), Hugging Face folders and hub ids, checkpoints of clipscope, LoRA and L-LoRA folders of PEFT,
-and names of models, mixed freely. The result has the base's form: with a base like tiny it is a checkpoint that every command takes
-as --model-path. Of a CLIP only the vision encoder is merged, all else is the base's, unless --towers both.
+and names of models, mixed freely. Most methods need no data and work tensor by tensor, in little memory; the others look at images of
+every model's task. The result has the base's form: with a base like tiny it is a checkpoint that every command takes as --model-path.
+Of a CLIP only the vision encoder is merged, all else is the base's, unless --towers both.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from typing import TYPE_CHECKING
 from common.cli import Parser, run
 from common.errors import UserError, unknown_name
 from merging.arguments import add_merge_arguments, flag_of, options_of
+from merging.data_arguments import add_data_aware_arguments, check_data_flags
 from merging.evaluate_arguments import add_evaluation_arguments, check_flags
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
     add_merge_arguments(parser)
+    add_data_aware_arguments(parser)
     add_evaluation_arguments(parser)
     return parser.parse_args()
 
@@ -46,6 +53,11 @@ def main() -> None:
     method, options = choose_method(args)
     check_looks(args)
     check_flags(args, method)
+    check_data_flags(args, method)
+    if method is not None and method.routed:
+        from merging.wemoe.command import check_routed
+
+        check_routed(args, method)
     if args.evaluate:
         from merging.evaluate_command import check_evaluation
 
@@ -56,6 +68,14 @@ def main() -> None:
     for remark in inputs.remarks:
         print(f"merge.py: {remark}", file=sys.stderr)
     look(args, inputs)
+    if method is not None and method.routed:
+        from merging.wemoe.command import routed_as_asked
+
+        return routed_as_asked(args, inputs, method, options)
+    if method is not None and method.start_with_data is not None:
+        from merging.data_command import with_images
+
+        inputs, method = with_images(args, inputs, method, options)
     if method is not None and args.sweep:
         from merging.evaluate_command import sweep_as_asked
 
@@ -83,7 +103,7 @@ def choose_method(args: argparse.Namespace) -> tuple[Method | None, MergeOptions
     from merging.table import METHODS
 
     if args.method is None:
-        options = options_of(args, "looking at models", ())
+        options = options_of(args, "looking at models", (), images=bool(args.evaluate))
         if args.out or args.per_model:
             raise UserError("--out and --per-model are for merging; name a --method (--list shows them).")
         if not (args.cosine or args.norms or args.count or args.evaluate):
@@ -91,7 +111,8 @@ def choose_method(args: argparse.Namespace) -> tuple[Method | None, MergeOptions
     elif args.method not in METHODS:
         raise unknown_name("method", args.method, METHODS)
     else:
-        options = options_of(args, args.method, METHODS[args.method].reads)
+        method = METHODS[args.method]
+        options = options_of(args, method.name, method.reads, images=bool(args.evaluate) or method.data != "none")
         if args.out is None and not args.evaluate:
             raise UserError("--out is missing: where is the merged model to be written? Or --evaluate it.")
     if not args.models:

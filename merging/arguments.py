@@ -11,6 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from common.errors import UserError
 from merging.options import MergeOptions
 
+OF_RUNS = ("device", "seed")  # fields that also say how images are looked at
+
 HELP: dict[str, str] = {  # of each field of MergeOptions
     "scaling": "what the merged task vector is multiplied by; negative: forget (default: the method's published one)",
     "weights": "weighted_average: one number for each model",
@@ -21,21 +23,22 @@ HELP: dict[str, str] = {  # of each field of MergeOptions
     "drop_rate": "dare: fraction of each task vector that is dropped",
     "rescale": "dare: leave what is kept as it is instead of dividing it by 1 - drop rate",
     "t": "slerp: from 0, the first model, to 1, the second",
-    "seed": "dare: decides what is dropped",
+    "seed": "dare: decides what is dropped; data-aware methods: which images, and what else is drawn",
     "common_space_fraction": "iso_cts: share of the directions that all tasks have in common",
     "solver": "wudi: by Adam as published, or exactly",
     "iterations": "wudi: steps of Adam",
     "learning_rate": "wudi: of Adam",
     "mask_threshold": "tall_mask: lambda, the larger the fewer weights a task uses",
     "min_tasks": "tall_mask: how many tasks must use a weight that consensus keeps",
-    "device": "where methods that work on whole matrices do so, e.g. cuda",
+    "device": "where images are embedded, auto, cpu, cuda or mps (default: auto, the accelerator where there is one); and where methods "
+    "that work on whole matrices do so (default: cpu)",
     "fisher_samples": "fisher: answers drawn for each image; 0: all, each by its probability",
     "normalize_fisher": "fisher: take each model's Fisher information as it is instead of dividing it by its norm",
     "minimal_fisher": "fisher: what is added to the Fisher information",
     "non_diagonal_ratio": "regmean: what off-diagonal entries of the Gram matrices are multiplied by",
-    "adapt_steps": "adamerging: steps of the scalings",
-    "adapt_lr": "adamerging, concrete: of Adam (default: the method's published one)",
-    "adapt_batch_size": "adamerging, concrete: images of each task in a step",
+    "adapt_steps": "adamerging, wemoe: steps of the scalings, of the routers",
+    "adapt_lr": "adamerging, concrete, wemoe: of Adam (default: the method's published one)",
+    "adapt_batch_size": "adamerging, concrete, wemoe: images of each task in a step",
     "plateau": "adamerging, concrete: stop when so many steps bring no gain; 0: never",
     "clamp": "adamerging: keep the scalings within 0 and 1",
     "bf16_task_vectors": "adamerging: keep task vectors in bfloat16, in half the memory; approximate",
@@ -45,6 +48,12 @@ HELP: dict[str, str] = {  # of each field of MergeOptions
     "temperature": "concrete: the lower, the nearer to binary the masks are",
     "mask_type": "concrete: the mask that merges",
     "inner_lr": "concrete adamerging: of the inner step",
+    "router_layers": "wemoe: layers of a router: 2, 1, or 0, a constant",
+    "batch_reduce": "wemoe: all images of a batch get their mean weights, as released; then an image depends on its batch",
+    "prune_ratio": "wemoe: fraction of each tensor of the MLPs' task vectors that is set to 0 (default: none; e_wemoe: 0.9)",
+    "gate_prune_ratio": "wemoe: the same of the trained routers (default: none)",
+    "shared_gate": "wemoe: one router for all blocks, as e_wemoe always has",
+    "position_dim": "e_wemoe, or with --shared-gate: numbers that tell the blocks apart; published: 8",
     "as_released": "fisher, regmean_plus_plus, concrete: as the papers' released code has it, where that differs",
 }
 
@@ -88,7 +97,7 @@ def add_option(group: Any, field: Field[Any], kind: Any) -> None:
     """The flag of one field: its type, its choices, and --no-NAME for what is on by default."""
     if get_origin(kind) in (Union, UnionType):
         kind = next(one for one in get_args(kind) if one is not type(None))
-    text = HELP[field.name] + (f" (default: {field.default})" if field.default is not None and kind is not bool else "")
+    text = HELP[field.name] + (f" (default: {field.default})" if _default_is_told(field, kind) else "")
     if kind is bool:
         prefix, action = ("no-", "store_false") if field.default else ("", "store_true")
         group.add_argument(f"--{prefix}{dashed(field.name)}", dest=field.name, action=action, default=None, help=text)
@@ -98,6 +107,10 @@ def add_option(group: Any, field: Field[Any], kind: Any) -> None:
         group.add_argument(f"--{dashed(field.name)}", type=get_args(kind)[0], nargs="+", metavar="NUMBER", help=text)
     else:
         group.add_argument(f"--{dashed(field.name)}", type=kind, metavar=field.name.upper(), help=text)
+
+
+def _default_is_told(field: Field[Any], kind: Any) -> bool:
+    return field.default is not None and kind is not bool and "(default:" not in HELP[field.name]
 
 
 def dashed(name: str) -> str:
@@ -111,14 +124,27 @@ def flag_of(name: str) -> str:
     return f"--{'no-' if on else ''}{dashed(name)}"
 
 
-def options_of(args: argparse.Namespace, method: str, reads: tuple[str, ...]) -> MergeOptions:
-    """The options that were typed. UserError for one that ``method``, which ``reads`` some, does not read."""
+def options_of(args: argparse.Namespace, method: str, reads: tuple[str, ...], *, images: bool = False) -> MergeOptions:
+    """The options that were typed. UserError for one that ``method``, which ``reads`` some, does not read.
+
+    Where a command looks at ``images``, device and seed are those of its run too.
+    """
     typed: dict[str, Any] = {
         field.name: getattr(args, field.name) for field in fields(MergeOptions) if getattr(args, field.name) is not None
     }
     for name in typed:
-        if name not in reads:
+        if name not in reads and not (images and name in OF_RUNS):
             known = ", ".join(map(flag_of, reads)) or "no option"
             raise UserError(f"{flag_of(name)} has no meaning for {method}, which reads {known}.")
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in typed.items()}
+    if values.get("device") == "auto":
+        values["device"] = accelerator()
     return MergeOptions(**values)
+
+
+def accelerator() -> str:
+    """The device that ``auto`` stands for."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if found is None else found.type

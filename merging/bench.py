@@ -89,13 +89,13 @@ class Bench:
 def open_bench(args: argparse.Namespace, inputs: Inputs) -> Bench:
     """The tasks and the encoder that the flags ask for."""
     tasks = load_tasks(args, args.evaluate, args.eval_split)
-    runtime = start(args.eval_device, args.precision, args.seed or 0)
-    encoder = load_encoder(args.encoder or _encoder_name(inputs)).to(runtime.device)
+    runtime = start(args.device or "auto", args.precision, args.seed or 0)
+    encoder = load_encoder(args.encoder or encoder_name(inputs)).to(runtime.device)
     names = tower_names(encoder, both=args.towers == "both")
     return Bench(runtime, encoder, tasks, Heads(encoder, args.heads), LoadOptions.of(args), names, args.resident)
 
 
-def _encoder_name(inputs: Inputs) -> str:
+def encoder_name(inputs: Inputs) -> str:
     """The encoder that the models are of: the base, or what a checkpoint was tuned from."""
     from models.huggingface import is_huggingface_clip
 

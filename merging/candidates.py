@@ -17,7 +17,7 @@ from merging.inputs import Inputs
 from merging.method import MergeTensor, Method, base_of, scaling_of
 from merging.options import MergeOptions
 from merging.sweep import Point
-from merging.weights import View, Weights, part_of
+from merging.weights import Pool, View, Weights, part_of
 from models.encoder import Encoder
 
 
@@ -40,9 +40,9 @@ class Place:
         return held(model, self.names, self.device)
 
 
-def merged(name: str, inputs: Inputs, merge: MergeTensor) -> View:
+def merged(name: str, pool: Pool, merge: MergeTensor) -> View:
     """A merge as weights that are made when they are read: what is not merged is the reference's, and so are the dtypes."""
-    chosen, reference = frozenset(inputs.pool.merged), inputs.reference
+    chosen, reference = frozenset(pool.merged), pool.reference
 
     def read(tensor: str, part: slice | None) -> Tensor:
         if tensor not in chosen:
@@ -70,7 +70,7 @@ def of_points(inputs: Inputs, method: Method, points: Sequence[Point], place: Pl
     and any number of scalings takes the memory of two models.
     """
     if method.task_vector is None:
-        return place.put([merged(point.label, inputs, method.start(inputs.pool, point.options)) for point in points])
+        return place.put([merged(point.label, inputs.pool, method.start(inputs.pool, point.options)) for point in points])
     base: Weights = as_encoder_names(place.encoder, base_of(inputs.pool, method.name))
     unscaled = list(dict.fromkeys(replace(point.options, scaling=None) for point in points))
     taus = dict(zip(unscaled, place.put([task_vector(inputs, method, options) for options in unscaled]), strict=True))

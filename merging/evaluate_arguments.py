@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.arguments import DEVICES, PRECISIONS, add_data_arguments, count, positive_int
+from common.arguments import PRECISIONS, add_data_arguments, count, positive_int
 from common.errors import UserError
 from datasets.arguments import add_corruption_arguments
 
@@ -47,9 +47,8 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the evaluation runs."""
-    group = parser.add_argument_group("running the evaluation")
-    group.add_argument("--eval-device", choices=DEVICES, default="auto", help="auto: the accelerator where there is one")
+    """How images are embedded, and how models that are evaluated are kept."""
+    group = parser.add_argument_group("running on images, with --device")
     group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the image tower; heads and logits are always fp32")
     group.add_argument(
         "--resident", type=positive_int, default=10, metavar="N", help="encoders kept in memory; further ones are read or merged repeatedly"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,11 @@ from merging.bench import Bench, open_bench
 from merging.candidates import merged, of_points
 from merging.evaluate_arguments import check_flags
 from merging.inputs import Inputs
-from merging.merge import checksums, record_of, targets_of
+from merging.merge import checksums, described, record_of, targets_of
 from merging.method import Method
 from merging.options import MergeOptions
 from merging.report import Evaluated, check_report, counts_table, make_report, table, write_reports
-from merging.sources import Source, open_weights
+from merging.sources import open_weights
 from merging.sweep import grid
 from merging.task_names import asked_names
 from merging.weights import Weights
@@ -39,13 +39,8 @@ def check_evaluation(args: argparse.Namespace, method: Method | None, options: M
         grid(args.sweep, options, method)
 
 
-def evaluate_as_asked(
-    args: argparse.Namespace, inputs: Inputs, method: Method | None, options: MergeOptions, details: Mapping[str, Any] | None = None
-) -> None:
-    """Evaluate the models, or with a ``method`` their merge: the written files where --out says so, else in memory.
-
-    ``details`` are what else reports of a merge should say.
-    """
+def evaluate_as_asked(args: argparse.Namespace, inputs: Inputs, method: Method | None, options: MergeOptions) -> None:
+    """Evaluate the models, or with a ``method`` their merge: the written files where --out says so, else in memory."""
     bench = open_bench(args, inputs)
     with checksums(inputs) as known:
         if method is None:
@@ -54,15 +49,18 @@ def evaluate_as_asked(
             models = bench.place.put(_merges(args, inputs, method, options))
             scores = bench.run_own(models) if args.per_model else bench.run(models)[0]
             record = record_of(inputs, method, options, args.per_model, lambda path: known[path].result())
-            evaluated = [Evaluated(method.name, scores, bench.parameters, {"merge": record, **(details or {})})]
+            evaluated = [Evaluated(method.name, scores, bench.parameters, {"merge": record})]
+    show_and_write(args, inputs, bench, method, evaluated)
+
+
+def show_and_write(args: argparse.Namespace, inputs: Inputs, bench: Bench, method: Method | None, evaluated: Sequence[Evaluated]) -> None:
+    """Print the table, write the report, and end the run."""
     _show(args, inputs, bench, method, evaluated)
     _write(args, bench, evaluated, as_list=len(evaluated) > 1)
     bench.runtime.close()
 
 
-def sweep_as_asked(
-    args: argparse.Namespace, inputs: Inputs, method: Method, options: MergeOptions, details: Mapping[str, Any] | None = None
-) -> MergeOptions:
+def sweep_as_asked(args: argparse.Namespace, inputs: Inputs, method: Method, options: MergeOptions) -> MergeOptions:
     """Evaluate the merges of a sweep in one pass over the images; the options of the best by the average accuracy, the first of equals."""
     if args.out is not None:
         targets_of(inputs, method, args.out, per_model=False, overwrite=args.overwrite)  # which refuses a file that exists, before the work
@@ -71,7 +69,7 @@ def sweep_as_asked(
         results = bench.run(of_points(inputs, method, points, bench.place))
         records = [record_of(inputs, method, point.options, False, lambda path: known[path].result()) for point in points]
     evaluated = [
-        Evaluated(point.label, scores, bench.parameters, {"sweep": point.swept, "merge": record, **(details or {})})
+        Evaluated(point.label, scores, bench.parameters, {"sweep": point.swept, "merge": record})
         for point, scores, record in zip(points, results, records, strict=True)
     ]
     best = max(range(len(points)), key=lambda number: evaluated[number].average)
@@ -89,16 +87,9 @@ def _single_models(args: argparse.Namespace, inputs: Inputs, bench: Bench, sha25
     sources = [*([inputs.base] if args.include_base and inputs.base else []), *inputs.models]
     results = bench.run(bench.place.put(sources))
     return [
-        Evaluated(source.name, scores, bench.parameters, {"model": _described(source, sha256)})
+        Evaluated(source.name, scores, bench.parameters, {"model": described(source, sha256)})
         for source, scores in zip(sources, results, strict=True)
     ]
-
-
-def _described(source: Source, sha256: Callable[[Path], str]) -> dict[str, Any]:
-    files = {path.name: sha256(path) for path in source.files}
-    if not files and source.header is not None:
-        files = {"weights": source.header.base_sha256}
-    return {"source": source.spelled, "kind": source.kind, "sha256": files}
 
 
 def _merges(args: argparse.Namespace, inputs: Inputs, method: Method, options: MergeOptions) -> list[Weights]:
@@ -108,10 +99,10 @@ def _merges(args: argparse.Namespace, inputs: Inputs, method: Method, options: M
         written = targets_of(inputs, method, args.out, args.per_model, overwrite=True)
         return [open_weights(str(target.shown), inputs.reference, name) for target, name in zip(written, names, strict=True)]
     if not args.per_model:
-        return [merged(method.name, inputs, method.start(inputs.pool, options))]
+        return [merged(method.name, inputs.pool, method.start(inputs.pool, options))]
     assert method.per_model is not None
     merge = method.per_model(inputs.pool, options)
-    return [merged(name, inputs, partial(merge, number)) for number, name in enumerate(names)]
+    return [merged(name, inputs.pool, partial(merge, number)) for number, name in enumerate(names)]
 
 
 def _show(args: argparse.Namespace, inputs: Inputs, bench: Bench, method: Method | None, evaluated: Sequence[Evaluated]) -> None:

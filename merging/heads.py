@@ -30,7 +30,8 @@ def zero_shot_head(encoder: Encoder, task: Task) -> Tensor:
     """
     with torch.inference_mode():
         prompts = [prompt for of_class in task.prompts() for prompt in of_class]
-        return average_templates(encoder.adapt_text(frozen_text_features(encoder, prompts)), len(task.templates)).clone()
+        head = average_templates(encoder.adapt_text(frozen_text_features(encoder, prompts)), len(task.templates))
+    return head.clone()  # out here, so that a backward pass may go through it
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from common.errors import UserError
 from merging.sources import Source, is_vision, open_all
@@ -14,12 +15,16 @@ from merging.weights import Pool, Weights, equal, make_pool, smallest_first, tol
 
 @dataclass(frozen=True)
 class Inputs:
-    """The sources and the pool of their weights. ``remarks`` are sentences that the user should read."""
+    """The sources and the pool of their weights. ``remarks`` are sentences that the user should read.
+
+    ``images`` are those that a data-aware method looks at, for records.
+    """
 
     base: Source | None
     models: tuple[Source, ...]
     pool: Pool
     remarks: tuple[str, ...]
+    images: Mapping[str, Any] | None = None
 
     @property
     def reference(self) -> Source:

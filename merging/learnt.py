@@ -110,6 +110,8 @@ def learning_method(
     def start(pool: Pool, options: MergeOptions) -> MergeTensor:
         if options.weights_file is None:
             return needs_images(name)(pool, options)
+        if options.scaling is not None or options.save_weights is not None:
+            raise UserError("--weights-file merges by what is in the file; leave --scaling and --save-weights out.")
         return load(Path(options.weights_file), name, pool, columns(pool.merged)).merge(pool, columns(pool.merged))
 
     def start_with_data(pool: Pool, options: MergeOptions, data: MergeData) -> MergeTensor:

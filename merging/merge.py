@@ -99,8 +99,8 @@ def record_of(
 ) -> dict[str, Any]:
     """What the result's header says of how it came about; ``sha256`` gives that of a file."""
     read = {name: getattr(options, name) for name in method.reads}
-    if read.get("scaling", 0) is None and not per_model:
-        read["scaling"] = method.default_scaling
+    if read.get("scaling", 0) is None:
+        read["scaling"] = method.per_model_scaling if per_model else method.default_scaling
     return {
         "method": method.name,
         "options": read,
@@ -108,6 +108,7 @@ def record_of(
         "merged_tensors": len(inputs.pool.merged),
         "base": described(inputs.base, sha256) if inputs.base else None,
         "models": [described(model, sha256) for model in inputs.models],
+        **({"images": inputs.images} if inputs.images else {}),
         "created": created or now(),
         "versions": versions(),
     }

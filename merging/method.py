@@ -38,6 +38,7 @@ class Method:
     ``scaling`` multiplies, where there is one: a sweep over scalings computes it once. ``per_model`` is there where a method gives
     one encoder per task, for which ``per_model_scaling`` is the default. ``symmetric`` tells that the order of the models does not
     matter. ``data`` says what images the method looks at, in ``start_with_data``; ``transductive``, that they are those it is tested on.
+    ``routed`` methods give an encoder of another form, which :mod:`merging.wemoe.command` writes.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Method:
     symmetric: bool = True
     start_with_data: StartWithData | None = None
     transductive: bool = False
+    routed: bool = False
 
 
 def of_task_vector(
@@ -86,11 +88,19 @@ def _scaled(name: str, start: Callable[[Pool, MergeOptions], Callable[..., Tenso
     """A start that gives θ_0 + scaling * τ from one that gives τ, by the name of a tensor or by a model's number and a name."""
 
     def scaled(pool: Pool, options: MergeOptions) -> Callable[..., Tensor]:
-        base, scaling = base_of(pool, name), scaling_of(options, default)
-        tau = start(pool, options)
-        return lambda *which: torch.add(base.read(which[-1]).float(), tau(*which), alpha=scaling)
+        base_of(pool, name)
+        scaling, tau = scaling_of(options, default), start(pool, options)
+        return lambda *which: added(pool, which[-1], tau(*which), scaling)
 
     return scaled
+
+
+def added(pool: Pool, name: str, tau: Tensor, scaling: float) -> Tensor:
+    """θ_0 + scaling * τ of a tensor [*shape], float32, part by part and in the place of τ: no other tensor of its size is in memory."""
+    base, flat = base_of(pool, "A task vector"), tau.reshape(-1)
+    for part in pool.parts(name):
+        flat[part] = torch.add(base.read(name, part).float(), flat[part], alpha=scaling)
+    return flat.view(tau.shape)
 
 
 def of_weights(name: str, description: str, paper: str, *, merged: Start, reads: tuple[str, ...] = (), symmetric: bool = True) -> Method:

@@ -67,6 +67,14 @@ class MergeOptions:
     temperature: float = 0.5
     mask_type: MaskType = "continuous"
     inner_lr: float = 1.0
+    # WEMoE: layers of a router; one mean routing for a batch, as released; fractions of the MLPs' task vectors and of the routers that
+    # are set to 0; one router for all blocks, and how many numbers tell it the block. None: the method's own (merging/wemoe/options.py)
+    router_layers: int = 2
+    batch_reduce: bool = False
+    prune_ratio: float | None = None
+    gate_prune_ratio: float | None = None
+    shared_gate: bool | None = None
+    position_dim: int = 0
     # Fisher, RegMean++, Concrete: as the released code has it, where that differs
     as_released: bool = False
 
@@ -94,7 +102,7 @@ _RANGES: dict[str, _Range] = {
     "density": (lambda value: 0 < value <= 1, "above 0 and at most 1, the fraction of each task vector that is kept"),
     "drop_rate": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
     "t": (lambda value: 0 <= value <= 1, "from 0 (the first model) to 1 (the second)"),
-    **dict.fromkeys(("common_space_fraction", "non_diagonal_ratio"), _FRACTION),
+    **dict.fromkeys(("common_space_fraction", "non_diagonal_ratio", "prune_ratio", "gate_prune_ratio"), _FRACTION),
     **dict.fromkeys(("learning_rate", "minimal_fisher", "adapt_lr", "inner_lr", "temperature"), _ABOVE_0),
     **dict.fromkeys(("iterations", "mask_threshold", "min_tasks", "fisher_samples", "adapt_steps", "mask_steps", "plateau"), _FROM_0),
     "adapt_batch_size": _FROM_1,

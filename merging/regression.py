@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ class BlockRegression:
         solved = {}
         for name, regression in self.regressions.items():
             full = self.prefix + name
-            solved[full], ridge = regression.solve(lambda full=full: average(full))  # type: ignore[misc]
+            solved[full], ridge = regression.solve(partial(average, full))
             if ridge:
                 data.runtime.say(
                     f"The inputs of '{full}' do not span their space; what they leave open is drawn to the average ({ridge:g})."

@@ -25,6 +25,7 @@ from merging.methods import (
     tsv_m,
     wudi,
 )
+from merging.wemoe import method as wemoe
 
 _ALL = (
     *(*average.METHODS, slerp.METHOD, model_stock.METHOD),
@@ -32,7 +33,7 @@ _ALL = (
     *(*isotropic.METHODS, tsv_m.METHOD, wudi.METHOD),
     *(tall_mask.METHOD, emr.METHOD),
     *(fisher.METHOD, regmean.METHOD, regmean_plus_plus.METHOD),
-    *(*adamerging.METHODS, *concrete.METHODS),
+    *(*adamerging.METHODS, *concrete.METHODS, *wemoe.METHODS),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -23,7 +23,7 @@ def regmean_plus_plus(pool: Pool, options: MergeOptions, data: MergeData) -> Mer
 
     What comes before the blocks is averaged, and every task's images go through it. Then for each block: a task's tokens go through the
     block of its own model, which gives its Gram matrices; the block is merged; all tasks' tokens go through the merged block. With
-    ``as_released`` the LayerNorm behind the last block is the base's, an oversight of the released code. Source: Nguyen et al., TMLR 2026.
+    ``as_released`` the LayerNorm behind the last block is the base's, an oversight of the released code. Source: arXiv:2508.03121.
     """
     from merging.layers import Layers, through
     from merging.regression import BlockRegression
@@ -68,7 +68,7 @@ class Result:
 METHOD = Method(
     "regmean_plus_plus",
     "RegMean block by block, each on what the merged blocks before it give",
-    "Nguyen et al., TMLR 2026 (arXiv:2508.03121)",
+    "Nguyen et al., 2025 (arXiv:2508.03121)",
     reads=("non_diagonal_ratio", "as_released"),
     default_scaling=None,
     start=needs_images("regmean_plus_plus"),

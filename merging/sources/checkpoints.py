@@ -19,7 +19,7 @@ from models.lora import LowRank, lora_weights
 from models.tuning_options import TuningOptions
 
 PREFIX = "model."  # of a model's parameters in an encoder, and so in a checkpoint
-FOLDED = ("full", "lora", "bias", "attention")  # the tunings that give an encoder of the same shape
+FOLDED = ("full", "lora", "l-lora", "bias", "attention")  # the tunings that give an encoder of the same shape
 
 
 def open_zoo(model: str, name: str | None = None) -> Source:
@@ -45,7 +45,7 @@ def open_checkpoint(path: Path, name: str, like: Weights | None) -> Source:
     _verify(path)
     zoo = open_zoo(header.model) if like is None else None
     base, remark = _base(path, header, zoo or like)
-    make = _lora if header.tuning == "lora" else _stored
+    make = _lora if header.tuning in ("lora", "l-lora") else _stored
     parameters = zoo.parameters if zoo else ()
     source = Source(make(path, name, base), str(path), f"checkpoint ({header.tuning})", (path,), header=header, parameters=parameters)
     return replace(source, remarks=(remark,) if remark else ())

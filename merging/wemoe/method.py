@@ -32,6 +32,7 @@ def _method(name: str, description: str, paper: str) -> Method:
         start=needs_images(name),
         data="unlabelled images of every task",
         transductive=True,
+        routed=True,
     )
 
 

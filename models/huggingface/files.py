@@ -15,6 +15,8 @@ from models.tensors import read_safetensors
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")  # patterns to fetch
+ADAPTERS = ("adapter_model.safetensors", "linearized_adapter_model.safetensors")  # of a LoRA, and of a linearised one
+ADAPTER_CONFIG = "adapter_config.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 CONFIGURATION = ("config.json", "preprocessor_config.json", "processor_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
@@ -24,7 +26,8 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def resolve(folder_or_id: str) -> Path:
     """The folder that ``folder_or_id`` names; a hub id ``org/name`` is downloaded, or found in the hub's cache.
 
-    Only configuration, tokenizer and weights are fetched, and pickled weights only where there are no safetensors.
+    Only configuration, tokenizer and weights, of a model or of a LoRA, are fetched, and pickled weights only where there are no
+    safetensors.
     """
     folder = Path(folder_or_id).expanduser()
     if folder.is_dir():
@@ -33,8 +36,8 @@ def resolve(folder_or_id: str) -> Path:
         raise UserError(f"'{folder_or_id}' is a file; give the folder that holds config.json and the weights.")
     if not HUB_ID.fullmatch(folder_or_id):
         raise UserError(f"No such model folder: '{folder_or_id}'; expected a folder or a Hugging Face hub id ORG/NAME.")
-    folder = _download(folder_or_id, [*CONFIGURATION, *TOKENIZER, *SAFETENSORS])
-    if any((folder / name).exists() for name in SAFETENSORS[:2]):
+    folder = _download(folder_or_id, [*CONFIGURATION, *TOKENIZER, *SAFETENSORS, ADAPTER_CONFIG, *ADAPTERS])
+    if any((folder / name).exists() for name in (*SAFETENSORS[:2], *ADAPTERS)):
         return folder
     return _download(folder_or_id, [*CONFIGURATION, *TOKENIZER, *PICKLES])
 

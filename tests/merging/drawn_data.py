@@ -44,8 +44,8 @@ def task(name: str, images: int = 9, side: int = 32) -> Task:
 def make_data(encoder: Encoder, tasks: Sequence[Task] = (), **options: Any) -> MergeData:
     """The data of these tasks, by default of both; the test has to use the fixture ``fresh_accelerator``."""
     named = {one.name: one for one in tasks or [task(name, side=encoder.image_size) for name in CLASSES]}
-    load = options.pop("load", LoadOptions(num_workers=0))
-    return MergeData(start("cpu"), encoder, named, LazyHeads(encoder, named), load, **{"batch_size": 4, **options})
+    load, device = options.pop("load", LoadOptions(num_workers=0)), options.pop("device", "cpu")
+    return MergeData(start(device, "fp32"), encoder, named, LazyHeads(encoder, named), load, **{"batch_size": 4, **options})
 
 
 def moved(encoder: Encoder, name: str, seed: int, size: float = 0.05) -> TensorWeights:

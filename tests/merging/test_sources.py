@@ -93,7 +93,7 @@ def test_a_checkpoint_goes_under_the_names_of_its_base_in_hugging_faces_form(fol
 
 @pytest.mark.parametrize("tuning", ["adapter", "probe"])
 def test_a_tuning_of_the_outputs_cannot_be_merged(folder: Path, tuning: str) -> None:
-    with pytest.raises(UserError, match=f"holds the tuning '{tuning}', .*; only full, lora, bias, attention can be merged"):
+    with pytest.raises(UserError, match=f"holds the tuning '{tuning}', .*; only full, lora, l-lora, bias, attention can be merged"):
         open_weights(str(folder / f"{tuning}.safetensors"), open_weights(str(folder / "base")))
 
 

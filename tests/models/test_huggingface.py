@@ -555,6 +555,14 @@ def test_hub_id_fetches_pickles_only_where_there_is_nothing_else(tmp_path: Path,
     assert set(hub.fetched) == {"config.json", "pytorch_model.bin"}
 
 
+@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "linearized_adapter_model.safetensors"])
+def test_hub_id_of_a_lora_fetches_it_and_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
+    hub = Hub(["adapter_config.json", weights, "pytorch_model.bin", "README.md"], tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
+    resolve("org/name")
+    assert set(hub.fetched) == {"adapter_config.json", weights}
+
+
 def hub_errors() -> list[Any]:
     import httpx
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError

@@ -125,6 +125,9 @@ def test_a_file_of_what_was_learnt_gives_the_same_merge_without_images(data, tmp
     for name, tensor in found.items():
         assert torch.equal(again(name), tensor)
         assert torch.equal(by_data(name), tensor)
+    for contradiction in ({"scaling": 0.4}, {"save_weights": str(tmp_path / "other.safetensors")}):
+        with pytest.raises(UserError, match="leave --scaling and --save-weights out"):
+            LAYER_WISE.start(pool, MergeOptions(weights_file=str(path), **contradiction))
     with pytest.raises(UserError, match="learnt by layer_wise_adamerging"):
         TASK_WISE.start(pool, MergeOptions(weights_file=str(path)))
     with pytest.raises(UserError, match="exists"):

@@ -13,6 +13,7 @@ from merging.fisher_information import FisherInformation, draw, fewest_rows, squ
 from merging.methods.fisher import METHOD, fisher
 from merging.options import MergeOptions
 from merging.weights import TensorWeights
+from tests.helpers import forget_accelerator
 from tests.merging.drawn_data import images_of, log_probabilities, make_data, make_encoder, make_pool, moved, task, with_weights
 from tests.models import small
 
@@ -198,7 +199,7 @@ def test_what_is_not_of_the_image_tower_is_refused():
 
 
 def test_two_estimates_at_once_are_refused():
-    with pytest.raises(UserError, match="--fisher-samples .* --as-released"):
+    with pytest.raises(UserError, match=r"--fisher-samples .* --as-released"):
         fisher(make_pool(encoder()), MergeOptions(as_released=True, fisher_samples=1), make_data(encoder()))
 
 
@@ -224,3 +225,14 @@ def test_order_of_the_images_in_their_files_does_not_matter():
     order = np.random.default_rng(3).permutation(len(sorted_task))
     found = [diagonal(make_data(encoder(), [one], examples=4), model) for one in (sorted_task, sorted_task.subset(order))]
     assert_close(found[0], found[1], tolerance=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", [{}, {"samples": 2}, {"as_released": True}], ids=["exact", "drawn", "released"])
+def test_the_same_on_a_gpu(options):
+    model, found = moved(encoder(), "two", seed=1), []
+    for device in ("cpu", "cuda"):
+        forget_accelerator()
+        found.append(diagonal(make_data(make_encoder(small.clip()), device=device), model, **options))
+    assert_close({name: tensor.cpu() for name, tensor in found[1].items()}, found[0], tolerance=1e-3)

@@ -11,6 +11,7 @@ from merging.methods.regmean import regmean
 from merging.methods.regmean_plus_plus import METHOD, regmean_plus_plus
 from merging.options import MergeOptions
 from merging.weights import TensorWeights
+from tests.helpers import forget_accelerator
 from tests.merging.drawn_data import images_of, make_data, make_encoder, make_pool, moved, with_weights
 from tests.merging.regression_oracle import BLOCKS, PREFIX, merged_weight, read_by
 from tests.models import small
@@ -106,3 +107,15 @@ def test_other_towers_are_named():
 def test_without_images_it_is_a_user_error():
     with pytest.raises(UserError, match="regmean_plus_plus looks at images of every model's task"):
         METHOD.start(make_pool(encoder()), MergeOptions())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", [regmean, regmean_plus_plus], ids=lambda method: method.__name__)
+def test_the_same_on_a_gpu(method):
+    pool, found = make_pool(encoder()), []
+    for device in ("cpu", "cuda"):
+        forget_accelerator()
+        found.append(method(pool, MergeOptions(), make_data(make_encoder(small.clip()), device=device)))
+    for name in pool.merged:
+        torch.testing.assert_close(found[1](name), found[0](name), rtol=1e-3, atol=1e-3)
