@@ -14,6 +14,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FEW_PAIRS = 32  # of positions, for which PyTorch's kernels on a CPU cost twice as much as the plain formula
 KeysValues = tuple[Tensor, Tensor]  # of one block, each [B or 1, S, heads, width of a head]
 
 
@@ -53,12 +54,19 @@ def _step(block: Any, x: Tensor, context: KeysValues | None, mask: Tensor | None
     own = (k, v)
     if context is not None:
         k, v = (torch.cat([old.expand(len(x), -1, -1, -1), new], dim=1) for old, new in zip(context, own, strict=True))
-    if mask is not None:
-        mask = mask.to(q.dtype)
-    attended = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
     x = x if rows is None else x[:, rows]
-    x = x + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    x = x + block.ls_1(block.attn.out_proj(_attend(q, k, v, mask).flatten(2)))
     return x + block.ls_2(block.mlp(block.ln_2(x))), own
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(q k^T / sqrt(d) + mask) v for each head: [B, L, heads, d], of keys and values [B, S, heads, d]."""
+    mask = None if mask is None else mask.to(q.dtype)
+    if q.device.type == "cpu" and q.shape[1] * k.shape[1] <= FEW_PAIRS:
+        logits = (q[:, :, None] * k[:, None]).sum(dim=-1) * q.shape[-1] ** -0.5
+        weights = (logits if mask is None else logits + mask[..., None]).softmax(dim=2).to(v.dtype)
+        return (weights[..., None] * v[:, None]).sum(dim=2)
+    return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask).transpose(1, 2)
 
 
 def _project(attention: nn.MultiheadAttention, x: Tensor, rows: slice | None) -> tuple[Tensor, ...]:
