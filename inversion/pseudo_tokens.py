@@ -216,7 +216,9 @@ def _mean_curve(shards: Sequence[Mapping[str, Tensor]]) -> NDArray[np.float32]:
 def _of_one_run(path: Path, hyperparameters: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
     tensors, header = _read_shard(path)
     if json.loads(header["hyperparameters"]) != hyperparameters:
-        raise UserError(f"'{path}' was made with other hyper-parameters than '{HYPERPARAMETERS}' beside it says; delete it and run again.")
+        raise UserError(
+            f"'{path}' was made with other hyper-parameters than '{HYPERPARAMETERS}' beside it says; delete it and invert again."
+        )
     return tensors, header
 
 
@@ -224,7 +226,9 @@ def _read_shard(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors, header = read_safetensors(path)
     except UserError as error:
-        raise UserError(f"{str(error).split(';')[0].rstrip('.')}; delete it and run the same command again.") from error
+        raise UserError(
+            f"{str(error).split(';')[0].rstrip('.')}; delete it and run the inversion again, which makes its items anew."
+        ) from error
     if header.get("format") != FORMAT or not tensors.keys() >= set(TENSORS):
-        raise UserError(f"'{path}' is not a shard of {FORMAT}; delete it and run the same command again.")
+        raise UserError(f"'{path}' is not a shard of {FORMAT}; delete it and run the inversion again, which makes its items anew.")
     return tensors, header

@@ -222,7 +222,9 @@ def test_a_damaged_shard_is_named_with_what_to_do(images, tmp_path, damage):
     if damage == "foreign":
         write_safetensors(path, {"weight": torch.zeros(3)})
     for read in (load_pseudo_tokens, indices_done):
-        with pytest.raises(UserError, match=r"items-0000001.safetensors' is .*; delete it and run the same command again"):
+        with pytest.raises(
+            UserError, match=r"items-0000001.safetensors' is .*; delete it and run the inversion again, which makes its items anew"
+        ):
             read(tmp_path)
 
 
