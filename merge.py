@@ -14,6 +14,8 @@ Models are safetensors files (of anything), Hugging Face folders and hub ids, ch
 and names of models, mixed freely. Most methods need no data and work tensor by tensor, in little memory; the others look at images of
 every model's task. The result has the base's form: with a base like tiny it is a checkpoint that every command takes as --model-path.
 Of a CLIP only the vision encoder is merged, all else is the base's, unless --towers both.
+Methods that learn (adamerging, concrete, wemoe) keep their state beside --out, else beside --save-weights or --report, until all is
+written: stopped in any way, the same command goes on from there, to the same result.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ from merging.data_arguments import add_data_aware_arguments, check_data_flags
 from merging.evaluate_arguments import add_evaluation_arguments, check_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from merging.inputs import Inputs
     from merging.method import Method
     from merging.options import MergeOptions
+    from merging.resuming import StateFile
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,9 +77,12 @@ def main() -> None:
         from merging.wemoe.command import routed_as_asked
 
         return routed_as_asked(args, inputs, method, options)
+    states: Mapping[MergeOptions, StateFile] = {}
     if method is not None and method.start_with_data is not None:
         from merging.data_command import with_images
+        from merging.resuming import states_of
 
+        states = states_of(args, method, options)
         inputs, method = with_images(args, inputs, method, options)
     if method is not None and args.sweep:
         from merging.evaluate_command import sweep_as_asked
@@ -86,6 +94,8 @@ def main() -> None:
         from merging.evaluate_command import evaluate_as_asked
 
         evaluate_as_asked(args, inputs, method, options)
+    for state in states.values():
+        state.remove()
 
 
 def list_methods() -> None:

@@ -8,6 +8,7 @@ learnt once, by a formula: no graph of the merge is kept. Source of the loss: Ad
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import isfinite
 
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.errors import UserError
+from engine.signals import StopRequest, stop_requests
 from merging.data import TOWER, MergeData
 from merging.method import MergeTensor
+from merging.resuming import Batches, Loop
 
 Objective = Callable[[MergeTensor], tuple[float, Mapping[str, Tensor]]]  # merged tensors -> the loss, and its gradient by tensor
 
@@ -40,8 +43,8 @@ class Entropies:
     def __init__(self, data: MergeData, models: Iterable[str], tensors: Sequence[str], batch_size: int) -> None:
         if data.runtime.precision == "fp16":
             raise UserError("Gradients of entropies vanish in fp16; use --precision bf16 or fp32.")
-        self.batches = {model: data.endless(model, batch_size) for model in models}
-        self.data, self.tower = with_own_heads(data, self.batches), data.tower()
+        self.batches = Batches(data, models, batch_size)
+        self.data, self.tower = with_own_heads(data, self.batches.models), data.tower()
         own = self.tower.state_dict(keep_vars=True)
         self.tensors: dict[str, Tensor] = {name: own[name.removeprefix(TOWER)] for name in tensors}
         self.leaves = {name: tensor for name, tensor in self.tensors.items() if isinstance(tensor, nn.Parameter)}
@@ -55,7 +58,7 @@ class Entropies:
                 tensor.copy_(merged(name))
         for leaf in self.leaves.values():
             leaf.grad = None
-        losses = [self._backward(model, next(batches)) for model, batches in self.batches.items()]
+        losses = [self._backward(model, self.batches.next(model)) for model in self.batches.models]
         gradients = {name: leaf.grad for name, leaf in self.leaves.items() if leaf.grad is not None}
         return torch.stack(losses).mean().item(), gradients
 
@@ -75,21 +78,36 @@ def with_own_heads(data: MergeData, models: Collection[str]) -> MergeData:
     return replace(data, heads={model: data.heads[model].clone() for model in models})
 
 
-def minimise(step: Callable[[], float], steps: int, *, what: str, plateau: int = 0, progress: bool = False) -> list[float]:
+def minimise(
+    step: Callable[[], float], steps: int, *, what: str, plateau: int = 0, progress: bool = False, loop: Loop | None = None
+) -> list[float]:
     """Take ``steps`` steps, each of which returns its loss; returns the losses.
 
-    With a ``plateau`` it ends when the mean loss of that many steps is not at least 0.1 % below that of as many before them. Raises
+    With a ``plateau`` it ends when the mean loss of that many steps is not at least 0.1 % below that of as many before them. With a
+    ``loop`` the steps that an earlier run has taken are not taken again, and SIGTERM ends this one with its state saved. Raises
     :class:`UserError` for a loss that is not finite. ``what`` names the work in the progress line.
     """
-    losses: list[float] = []
-    with tqdm(total=steps, desc=what, disable=not progress, leave=False) as bar:
+    losses: list[float] = loop.losses if loop else []
+    signals: AbstractContextManager[StopRequest] = stop_requests() if loop else nullcontext(StopRequest())
+    with tqdm(total=steps, initial=len(losses), desc=what, disable=not progress, leave=False) as bar, signals as stop:
         while len(losses) < steps and not settled(losses, plateau):
             losses.append(step())
             if not isfinite(losses[-1]):
-                raise UserError(f"{what}: the entropy is not finite in step {len(losses)}; a smaller learning rate may help (--adapt-lr).")
+                raise diverged(what, len(losses), loop)
             bar.set_postfix(entropy=f"{losses[-1]:.4f}", refresh=False)
             bar.update()
+            if loop:
+                loop.after_step(losses[-1], stop)
+        if loop:
+            loop.save()
     return losses
+
+
+def diverged(what: str, step: int, loop: Loop | None) -> UserError:
+    """The error for a loss that is not finite; no state is kept of what leads there."""
+    if loop:
+        loop.file.remove()
+    return UserError(f"{what}: the entropy is not finite in step {step}; a smaller learning rate may help (--adapt-lr).")
 
 
 def settled(losses: Sequence[float], plateau: int) -> bool:

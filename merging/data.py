@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from merging.methods.images import TOWER
 from merging.weights import Weights
 from models.encoder import Encoder
 
+if TYPE_CHECKING:
+    from merging.resuming import StateFile
+
 
 @dataclass(frozen=True)
 class MergeData:
@@ -33,8 +37,9 @@ class MergeData:
     The pool beside it is under the names of ``encoder.model``, the image tower's beginning with :data:`TOWER`. ``tasks`` are the images
     that a method may look at: :meth:`batches` draws some by ``seed``, :meth:`endless` goes through all of them again and again. Both
     give preprocessed pixels float32 [b, 3, S, S] on the encoder's device, in the same order whatever the number of loader
-    processes. ``heads`` are W float32 [C, D], unit rows. ``skipped`` receives the unreadable images of each model's last pass. Raises
-    :class:`UserError` for several processes, and for numbers below 1.
+    processes. ``heads`` are W float32 [C, D], unit rows. ``skipped`` receives the unreadable images of each model's last pass, ``passed``
+    how many batches of its endless row have gone by. ``state`` keeps what a method learns until it is done. Raises :class:`UserError`
+    for several processes, and for numbers below 1.
     """
 
     runtime: Runtime
@@ -46,6 +51,8 @@ class MergeData:
     batch_size: int = 32
     seed: int = 0
     skipped: dict[str, SkippedImages] = field(default_factory=dict)
+    passed: dict[str, int] = field(default_factory=dict)
+    state: StateFile | None = None
 
     def __post_init__(self) -> None:
         for option in ("examples", "batch_size"):
@@ -100,7 +107,8 @@ class MergeData:
             loader.set_epoch(epoch)
             skipped = self.skipped[model] = SkippedImages(self.load.max_skipped)
             found = False
-            for batch in loader:
+            for number, batch in enumerate(loader, start=epoch * order.steps + step):
+                self.passed[model] = number + 1  # unreadable batches count, so that the row can be put there
                 skipped.add_batch(task, batch)
                 skipped.check()
                 if len(batch):

@@ -20,6 +20,7 @@ from merging.evaluate import as_encoder_names
 from merging.inputs import Inputs, chooser, optional_in, without_untouched_projection
 from merging.method import MergeTensor, Method
 from merging.options import MergeOptions
+from merging.resuming import states_of
 from merging.sources import under
 from merging.sources.naming import is_huggingface, is_open_clip, to_open_clip
 from merging.task_names import expand, load_tasks
@@ -34,19 +35,29 @@ def with_images(args: argparse.Namespace, inputs: Inputs, method: Method, option
     """
     if method.start_with_data is None:
         return inputs, method
-    started = _Started(args, inputs, method)
+    started = Started(args, inputs, method, options)
     if options.weights_file is None:
         inputs = replace(inputs, images=record_of_images(started.data, method))
         print(told(started.data, method), flush=True)
+        if method.transductive and not started.states:
+            print(f"{method.name}: no --out, --save-weights or --report tells a place for its state; once stopped, it begins anew.")
     return inputs, replace(method, start=started.start)
 
 
-class _Started:
-    """A data-aware method whose ``start`` is as those of other methods: from a pool under the base's names to tensors of these names."""
+class Started:
+    """A data-aware method whose ``start`` is as those of other methods: from a pool under the base's names to tensors of these names.
 
-    def __init__(self, args: argparse.Namespace, inputs: Inputs, method: Method) -> None:
+    ``data`` are images that are loaded already; None loads those that the flags ask for.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, inputs: Inputs, method: Method, options: MergeOptions, data: MergeData | None = None
+    ) -> None:
         self.args, self.inputs, self.method = args, inputs, method
+        self.states = states_of(args, method, options)
         self.pool = encoder_pool(args, inputs, method.name)
+        if data is not None:
+            self.data = data
 
     @cached_property
     def data(self) -> MergeData:
@@ -59,7 +70,7 @@ class _Started:
             merge = self.method.start(self.pool, options)
         else:
             assert self.method.start_with_data is not None
-            merge = self.method.start_with_data(self.pool, options, self.data)
+            merge = self.method.start_with_data(self.pool, options, replace(self.data, state=self.states.get(options)))
         if self.pool.merged == pool.merged:
             return merge
         renamed = under(merged(self.method.name, self.pool, merge), self.inputs.reference)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,14 @@ from merging.coefficients import Columns, combined
 from merging.method import MergeTensor, Method, base_of, read
 from merging.methods.images import check_image_tower, needs_images
 from merging.options import MergeOptions
-from merging.weights import Pool
-from models.tensors import read_safetensors, write_safetensors
+from merging.stream import sha256_of, write_tensors
+from merging.weights import Pool, View, Weights
+from models.checkpoint import base_sha256
+from models.tensors import read_safetensors, sha256_of_tensors
 
 if TYPE_CHECKING:
     from merging.data import MergeData
+    from merging.resuming import Batches, Keeper
 
 FORMAT = "clipscope-learnt-merge/1"
 MASK = "mask/"  # how the names of masks begin in the file
@@ -54,7 +57,7 @@ class Learnt:
         tensors = {"coefficients": self.coefficients, **{MASK + name: mask for name, mask in self.masks.items()}}
         names = [model.name for model in pool.models]
         described = {"method": self.method, "models": names, "columns": columns.names, "entropies": self.entropies}
-        write_safetensors(path, tensors, {"format": FORMAT, **{key: json.dumps(value) for key, value in described.items()}})
+        write_tensors(path, tensors, {"format": FORMAT, **{key: json.dumps(value) for key, value in described.items()}})
 
 
 def load(path: Path, method: str, pool: Pool, columns: Columns) -> Learnt:
@@ -75,11 +78,11 @@ def load(path: Path, method: str, pool: Pool, columns: Columns) -> Learnt:
     return Learnt(method, tensors["coefficients"][rows][:, order], masks, tuple(json.loads(described["entropies"])))
 
 
-def check_new(path: Path) -> None:
-    """Refuse, before the work, a file that exists or cannot be written."""
+def check_new(path: Path, *, again: bool = False) -> None:
+    """Refuse, before the work, a file that cannot be written, or exists, unless a run that goes on ``again`` may have written it."""
     if path.suffix != ".safetensors":
         raise UserError(f"--save-weights '{path}' does not end in .safetensors.")
-    if path.exists():
+    if path.exists() and not again:
         raise UserError(f"'{path}' exists; name another file for --save-weights, or remove it.")
     ensure_folder(path.parent)
 
@@ -90,6 +93,32 @@ def _places(path: Path, what: str, there: Sequence[str], wanted: Sequence[str]) 
     if strange:
         raise UserError(f"'{path}' was learnt for other {what}: '{strange[0]}' is only {'here' if strange[0] in wanted else 'there'}.")
     return torch.tensor([list(there).index(name) for name in wanted])
+
+
+def keeper_of(pool: Pool, options: MergeOptions, data: MergeData, method: str, batches: Batches) -> Keeper | None:
+    """What keeps the state of learning; None where the data name no file for it. Reads the models once, to tell them from others."""
+    if data.state is None:
+        return None
+    from merging.resuming import Keeper
+
+    chosen = {name: value for name, value in asdict(options).items() if name not in ("device", "weights_file", "save_weights")}
+    models = [*pool.models, base_of(pool, method)]
+    settings = {
+        "method": method,
+        **chosen,
+        **{f"the weights of {model.name}": _sha256(model, pool.merged) for model in models},
+        "the encoder": base_sha256(data.encoder),
+        "the heads": sha256_of_tensors({model.name: data.heads[model.name] for model in pool.models}),
+        **{f"the images of {model.name}": data.task(model.name).fingerprint for model in pool.models},
+        "the order of images": data.seed,
+        "precision": data.runtime.precision,
+        "device": data.device.type,
+    }
+    return Keeper(data.state, settings, batches, data.runtime.say)
+
+
+def _sha256(model: Weights, names: Iterable[str]) -> str:
+    return sha256_of(View(model.name, {name: model.specs[name] for name in names}, model.read))
 
 
 Learn = Callable[[Pool, Columns, MergeOptions, "MergeData", str], Learnt]  # the last is the method's name
@@ -119,7 +148,7 @@ def learning_method(
             return start(pool, options)
         check_image_tower(pool, name)
         if options.save_weights is not None:
-            check_new(Path(options.save_weights))
+            check_new(Path(options.save_weights), again=data.state is not None and data.state.path.exists())
         learnt = learn(pool, columns(pool.merged), options, data, name)
         if options.save_weights is not None:
             learnt.save(Path(options.save_weights), pool, columns(pool.merged))

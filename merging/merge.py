@@ -16,7 +16,7 @@ from common.provenance import now, versions
 from merging.inputs import Inputs
 from merging.method import Method
 from merging.options import MergeOptions
-from merging.output import Output, Target, target_of, targets_in, writing
+from merging.output import Output, Target, check_free, check_no_input, target_of, targets_in, writing
 from merging.sources import Source
 
 UNKNOWN = "0" * 64  # stands for a checksum that is still being computed
@@ -53,12 +53,15 @@ def merge(inputs: Inputs, method: Method, options: MergeOptions, out: Path, *, p
 
 
 def targets_of(inputs: Inputs, method: Method, out: Path, per_model: bool, overwrite: bool) -> list[Target]:
-    """Where the outputs go. UserError when the method gives no encoder per model."""
-    if not per_model:
-        return [target_of(out, inputs.reference, overwrite)]
-    if method.per_model is None:
+    """Where the outputs go. UserError for one that is an input or exists, and when the method gives no encoder per model."""
+    if per_model and method.per_model is None:
         raise UserError(f"{method.name} gives one encoder for all models; leave --per-model out.")
-    return targets_in(out, [model.name for model in inputs.models], inputs.reference, overwrite)
+    names = [model.name for model in inputs.models]
+    targets = targets_in(out, names, inputs.reference) if per_model else [target_of(out, inputs.reference)]
+    for target in targets:
+        check_no_input(target.path, [*inputs.models, inputs.reference])
+        check_free(target, overwrite)
+    return targets
 
 
 def write_merged(inputs: Inputs, method: Method, options: MergeOptions, outputs: Sequence[Output]) -> None:
@@ -89,9 +92,16 @@ def checksums(inputs: Inputs) -> Iterator[Mapping[Path, Future[str]]]:
     sources = [*inputs.models, *([inputs.base] if inputs.base else [])]
     with ThreadPoolExecutor(1) as executor:
         try:
-            yield {path: executor.submit(sha256_of_file, path) for source in sources for path in source.files}
+            yield {path: executor.submit(_sha256, path) for source in sources for path in source.files}
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256_of_file(path)
+    except OSError as error:  # which a writer would take for its own
+        raise UserError(f"Cannot read '{path}': {error.strerror or error}.") from error
 
 
 def record_of(

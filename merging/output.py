@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import read_json, replacing
 from merging.sources import Source
-from merging.stream import TensorWriter
+from merging.stream import TensorWriter, is_temporary, remove_leftovers
 from merging.weights import is_finite
 
 RECORD = "clipscope_merge"  # the header's key of what was merged how
@@ -48,11 +48,11 @@ class Target:
         return merged.to_metadata()
 
 
-def target_of(out: Path, reference: Source, overwrite: bool) -> Target:
+def target_of(out: Path, reference: Source) -> Target:
     """Where and how a merge onto ``reference`` is written to ``out``.
 
     A Hugging Face base gives a folder like its own unless ``out`` ends like a file, a model of the zoo a checkpoint of clipscope, any
-    other base a safetensors file. Raises :class:`UserError` for another suffix, and for what exists unless ``overwrite``.
+    other base a safetensors file. Raises :class:`UserError` for another suffix, and for a base folder whose configuration is damaged.
     """
     as_folder = reference.folder is not None and out.suffix not in FILES
     if not as_folder and out.suffix != ".safetensors":
@@ -60,37 +60,57 @@ def target_of(out: Path, reference: Source, overwrite: bool) -> Target:
         raise UserError(f"--out '{out}' does not end in .safetensors, the only format that is written{folder}.")
     if out.is_dir() and not as_folder:
         raise UserError(f"'{out}' is a folder; --out names a file.")
-    if out.exists() and not overwrite:
-        raise UserError(f"'{out}' exists; --overwrite replaces it.")
+    if as_folder:
+        _check_configuration(reference)
     names = reference.parameters or tuple(reference.specs)
     prefix = "model." if reference.header else ""
     stored = {name: prefix + name for name in names}
     return Target(out / SINGLE if as_folder else out, reference, stored, out if as_folder else None)
 
 
-def targets_in(folder: Path, names: list[str], reference: Source, overwrite: bool) -> list[Target]:
+def check_free(target: Target, overwrite: bool) -> None:
+    """UserError for an output that exists, unless ``overwrite``."""
+    if target.shown.exists() and not overwrite and not (target.folder and _left_by_a_kill(target.folder, target.reference)):
+        raise UserError(f"'{target.shown}' exists; --overwrite replaces it.")
+
+
+def check_no_input(out: Path, sources: Iterable[Source]) -> None:
+    """UserError for an output that is a file of one of the models: the merge could not be made again."""
+    for source in sources:
+        if out.resolve() in [file.resolve() for file in source.files]:
+            raise UserError(f"'{out}' is the model '{source.name}', which is merged; name another --out.")
+
+
+def targets_in(folder: Path, names: list[str], reference: Source) -> list[Target]:
     """One target for each model, in ``folder``: NAME.safetensors, or a Hugging Face folder NAME."""
     if folder.suffix in FILES or folder.is_file():
         raise UserError(f"--out '{folder}' should be a folder: --per-model writes one encoder for each model into it.")
     suffix = "" if reference.folder else ".safetensors"
-    return [target_of(folder / f"{name}{suffix}", reference, overwrite) for name in names]
+    return [target_of(folder / f"{name}{suffix}", reference) for name in names]
 
 
 @contextmanager
 def writing(target: Target, record: Mapping[str, Any]) -> Iterator[Output]:
-    """An output whose tensors are written one by one; it is there when the block has ended well, or not at all."""
+    """An output whose tensors are written one by one; it is there when the block has ended well, or not at all.
+
+    The weights of a folder appear last, so that one that has weights is whole.
+    """
     made = [folder for folder in (target.path.parent, *target.path.parent.parents) if not folder.exists()]
+    beside = [target.path.parent / path.name for path in configuration(target.reference)] if target.folder else []
+    new = [path for path in beside if not path.exists()]
     specs = {stored: target.reference.specs[name] for name, stored in target.stored.items()}
     try:
         with TensorWriter(target.path, specs, target.metadata(record)) as writer:
             yield Output(target, writer)
+            if target.folder is not None:
+                copy_configuration(target)
     except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
         for folder in made:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         raise
-    if target.folder is not None:
-        copy_configuration(target)
 
 
 @dataclass(frozen=True)
@@ -120,8 +140,32 @@ class Output:
 def copy_configuration(target: Target) -> None:
     """The base's configuration, tokenizer and preprocessing beside the weights."""
     assert target.folder is not None
-    assert target.reference.folder is not None
-    for path in sorted(target.reference.folder.iterdir()):
-        if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json"):
-            with replacing(target.folder / path.name) as temporary:
-                temporary.write_bytes(path.read_bytes())
+    for path in configuration(target.reference):
+        remove_leftovers(target.folder / path.name)
+        with replacing(target.folder / path.name) as temporary:
+            temporary.write_bytes(path.read_bytes())
+
+
+def configuration(reference: Source) -> list[Path]:
+    """What a Hugging Face folder holds besides weights."""
+    assert reference.folder is not None
+    files = sorted(reference.folder.iterdir())
+    return [path for path in files if path.suffix in (".json", ".txt") and not path.name.endswith(".index.json")]
+
+
+def _check_configuration(reference: Source) -> None:
+    """Refuse, before the work, a folder that would not load after it."""
+    files = configuration(reference)
+    if not any(path.name == "config.json" for path in files):
+        raise UserError(f"'{reference.folder}' lacks its config.json; fetch it, or name a file with --out: FILE.safetensors.")
+    for path in files:
+        if path.suffix == ".json":
+            read_json(path)
+
+
+def _left_by_a_kill(folder: Path, reference: Source) -> bool:
+    """Whether a folder holds nothing but what :func:`writing` puts there before the weights."""
+    known = {path.name: path for path in configuration(reference)}
+    return folder.is_dir() and all(
+        is_temporary(path) or (path.name in known and path.read_bytes() == known[path.name].read_bytes()) for path in folder.iterdir()
+    )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -100,9 +101,10 @@ class TensorWriter:
     """Write a safetensors file tensor by tensor, in any order; a context manager.
 
     ``specs`` says which tensors there will be. The file appears under its name when all have come and the block ends well;
-    otherwise nothing is left. Space is taken at the start, so that a full disk is told before the work; that and all else
-    that keeps the file from being written is a :class:`UserError`. The header carries the checksum of :mod:`models.tensors`.
-    ``metadata`` may be replaced before the end by one of the same length.
+    otherwise nothing is left, but what a kill leaves, and the next writer of the same file removes that. Space is taken at the
+    start, so that a full disk is told before the work; that and all else that keeps the file from being written is a
+    :class:`UserError`. The header carries the checksum of :mod:`models.tensors`. ``metadata`` may be replaced before the end by one of
+    the same length.
     """
 
     def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None) -> None:
@@ -123,7 +125,9 @@ class TensorWriter:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
+        remove_leftovers(self.path)
         with replacing(self.path) as temporary, temporary.open("r+b") as self._stream:
+            _lock(self._stream)
             self._write_header("0" * 64)
             yield
             absent = [name for name in self.specs if name not in self.written]
@@ -160,6 +164,38 @@ class TensorWriter:
         self._stream.seek(0)
         self._stream.write(len(text).to_bytes(8, "little") + text)
         self._stream.flush()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors that are in memory; equal ones to equal bytes, while the safetensors library draws the order of the metadata."""
+    with TensorWriter(path, {name: spec_of(tensor) for name, tensor in tensors.items()}, metadata) as writer:
+        for name, tensor in tensors.items():
+            writer.write(name, tensor)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes have left of ``path``: those that no writer has locked."""
+    with suppress(OSError):  # a folder that is not there, or not ours
+        for left in [found for found in path.parent.iterdir() if is_temporary(found, path.name)]:
+            with left.open("rb") as stream:
+                if _lock(stream):
+                    left.unlink()
+
+
+def is_temporary(path: Path, of: str | None = None) -> bool:
+    """Whether :func:`common.files.replacing` gives such names to files in the making, of any name or of one."""
+    return re.fullmatch(rf"\.{'.+' if of is None else re.escape(of)}\.[a-z0-9_]{{8}}\.tmp", path.name) is not None
+
+
+def _lock(stream: BinaryIO) -> bool:
+    """Lock an open file until it is closed; whether that was possible."""
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 class Readable(Protocol):
@@ -224,6 +260,7 @@ def _parsed(text: bytes, size: int) -> tuple[dict[str, tuple[Spec, int]], dict[s
     if not isinstance(header, dict):
         raise ValueError("the header is not a JSON object")
     metadata = header.pop("__metadata__", None) or {}
+    "".join(map(str, (*header, *metadata))).encode()  # which refuses halves of characters: they could not be written again
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("__metadata__ does not hold strings")
     entries = [(name, *_entry(name, value)) for name, value in header.items()]
@@ -248,6 +285,8 @@ def _entry(name: str, value: Any) -> tuple[Spec, int, int]:
     numbers = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
     if not numbers or not all(type(number) is int and number >= 0 for number in shape + offsets):
         raise ValueError(f"the shape or data_offsets of '{name}' are not whole numbers")
+    if prod(filter(None, shape)) * DTYPES[dtype].itemsize >= 2**63:
+        raise ValueError(f"the shape of '{name}' is beyond all memory")
     return Spec(tuple(shape), DTYPES[dtype]), offsets[0], offsets[1]
 
 

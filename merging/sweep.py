@@ -38,6 +38,8 @@ def grid(axes: Sequence[str], options: MergeOptions, method: Method) -> list[Poi
     Raises :class:`UserError` for an axis that is no numeric option of the method, or is given twice, and for values out of range.
     """
     parsed = [parse_axis(axis) for axis in axes]
+    if options.save_weights is not None:
+        raise UserError("--save-weights keeps what one merge learns, and --sweep makes many; leave one of them out.")
     for name, _ in parsed:
         if name not in method.reads or name not in _numeric():
             known = [other for other in method.reads if other in _numeric()]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from merging.coefficients import Columns, TaskVectors
-from merging.learnt import Learnt, learning_method
+from merging.learnt import Learnt, keeper_of, learning_method
 from merging.method import scaling_of
 from merging.options import MergeOptions
 from merging.weights import Pool
@@ -16,6 +16,7 @@ from merging.weights import Pool
 if TYPE_CHECKING:
     from merging.adaptation import Objective
     from merging.data import MergeData
+    from merging.resuming import Keeper
 
 PAPER = "Yang et al., ICLR 2024 (arXiv:2310.02575)"
 SCALING = 0.3  # where every coefficient starts
@@ -24,16 +25,22 @@ READS = ("scaling", "adapt_steps", "adapt_lr", "adapt_batch_size", "plateau", "c
 
 
 def learn(pool: Pool, columns: Columns, options: MergeOptions, data: MergeData, method: str) -> Learnt:
-    """The coefficients λ [K, C] of θ = θ_0 + Σ_k λ_k τ_k, learnt on images of the tasks without labels."""
+    """The coefficients λ [K, C] of θ = θ_0 + Σ_k λ_k τ_k, learnt on images of the tasks without labels.
+
+    Where ``data.state`` names a file, λ and the moments of Adam are kept in it, and the same command goes on from there.
+    """
     from merging.adaptation import Entropies
 
     objective = Entropies(data, [model.name for model in pool.models], pool.merged, options.adapt_batch_size)
+    keeper = keeper_of(pool, options, data, method, objective.batches)
     vectors = TaskVectors.of(pool, columns, data.device, vectors_dtype(options))
-    coefficients, losses = adapt(objective, vectors, options, method, data.load.progress)
+    coefficients, losses = adapt(objective, vectors, options, method, data.load.progress, keeper)
     return Learnt(method, coefficients.cpu(), entropies=(*losses[:1], *losses[-1:]))
 
 
-def adapt(objective: Objective, vectors: TaskVectors, options: MergeOptions, method: str, progress: bool) -> tuple[Tensor, list[float]]:
+def adapt(
+    objective: Objective, vectors: TaskVectors, options: MergeOptions, method: str, progress: bool, keeper: Keeper | None = None
+) -> tuple[Tensor, list[float]]:
     """λ [K, C] after ``adapt_steps`` steps of Adam from the scaling in every place, and the loss of every step.
 
     A step takes the gradient of the objective at the merge by λ, and carries it on to λ (:meth:`TaskVectors.gradient`). With ``clamp``
@@ -45,13 +52,14 @@ def adapt(objective: Objective, vectors: TaskVectors, options: MergeOptions, met
 
     coefficients = nn.Parameter(start(vectors, scaling_of(options, SCALING)))
     optimizer = torch.optim.Adam([coefficients], lr=LEARNING_RATE if options.adapt_lr is None else options.adapt_lr)
+    loop = keeper.loop({"coefficients": coefficients}, optimizer) if keeper else None
 
     def step() -> float:
         loss, coefficients.grad = gradient(objective, vectors, coefficients.detach(), options.clamp)
         optimizer.step()
         return loss
 
-    losses = minimise(step, options.adapt_steps, what=method, plateau=options.plateau, progress=progress)
+    losses = minimise(step, options.adapt_steps, what=method, plateau=options.plateau, progress=progress, loop=loop)
     return used(coefficients.detach(), options.clamp), losses
 
 

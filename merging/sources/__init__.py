@@ -26,7 +26,7 @@ from merging.weights import TensorWeights, Weights
 
 __all__ = ["Source", "is_vision", "open_all", "open_weights", "under"]
 
-SINGLE = "model.safetensors"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PATHS = (".safetensors", ".json", ".pt", ".pth", ".bin", ".ckpt")  # what ends so is a file, not a name of the zoo or of the hub
 
 
@@ -66,7 +66,8 @@ def open_weights(spelled: str, like: Weights | None = None, name: str | None = N
 def _open_file(path: Path, name: str, like: Weights | None) -> Source:
     if path.suffix == ".json":
         shards = _shards(path)
-        return Source(of_files(name, shards), str(path), "safetensors shards", tuple(shards), {"format": "pt"})
+        weights = _as_indexed(of_files(name, shards), path)
+        return Source(weights, str(path), "safetensors shards", tuple(shards), {"format": "pt"})
     metadata = TensorFile(path).metadata
     if metadata.get("format", "").startswith("clipscope-"):
         from merging.sources.checkpoints import open_checkpoint
@@ -95,7 +96,7 @@ def _open_other_folder(folder: Path, name: str) -> Source:
 
     files = find_weights(folder)
     pickled = any(file.suffix != ".safetensors" for file in files)
-    weights = TensorWeights(name, read_weights(folder)) if pickled else of_files(name, files)
+    weights = TensorWeights(name, read_weights(folder)) if pickled else _as_indexed(of_files(name, files), folder / INDEX)
     return Source(weights, str(folder), "Hugging Face folder", tuple(files), {"format": "pt"}, folder)
 
 
@@ -121,6 +122,15 @@ def _tuned_from(spelled: str) -> str | None:
     from models.checkpoint import read_header
 
     return read_header(path).model
+
+
+def _as_indexed(weights: Weights, index: Path) -> Weights:
+    """``weights``, which must be the tensors that the index of their shards names."""
+    strange = sorted(weights.specs.keys() ^ read_json(index)["weight_map"].keys())
+    if strange:
+        holder = "a shard" if strange[0] in weights.specs else "the index"
+        raise UserError(f"'{index}' and its shards do not fit: only {holder} has '{strange[0]}'; fetch the whole model again.")
+    return weights
 
 
 def _shards(index: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from merging.weights import View, Weights, part_of
 
 CONFIG, ADAPTER, LINEARIZED = "adapter_config.json", "adapter_model.safetensors", "linearized_adapter_model.safetensors"
 WRAPPER = "base_model.model."  # what PEFT puts before the names of the model that it wraps
+MOST = 1e9  # of a rank or an alpha; any above is damage
 UPDATE = re.compile(r"(?P<module>.+?)\.lora_(?P<letter>[AB])(\.default)?\.weight")
 LINEAR_UPDATE = re.compile(r"(?P<module>.+?)\.model\.lora_(?P<letter>[AB])\.(default\.)?weight")
 START = re.compile(r"(?P<module>.+?)\.params0_values\.(?P<index>\d+)")
@@ -115,8 +116,8 @@ class _Config:
             _number(path, config, "lora_alpha"),
             bool(config.get("use_rslora")),
             bool(config.get("fan_in_fan_out")),
-            config.get("rank_pattern") or {},
-            config.get("alpha_pattern") or {},
+            _patterns(path, config, "rank_pattern"),
+            _patterns(path, config, "alpha_pattern"),
         )
 
     def scale(self, folder: Path, module: str, a: Spec) -> float:
@@ -129,9 +130,24 @@ class _Config:
 
 def _number(path: Path, config: Mapping[str, Any], key: str) -> Any:
     value = config.get(key)
-    if not isinstance(value, int | float) or value <= 0:
+    if not _is_number(value):
         raise UserError(f"'{path}' gives no {key}; a LoRA's configuration has one above 0.")
     return value
+
+
+def _patterns(path: Path, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Numbers by regular expressions for names of modules."""
+    patterns = config.get(key) or {}
+    try:
+        if isinstance(patterns, dict) and all(re.compile(pattern) and _is_number(value) for pattern, value in patterns.items()):
+            return patterns
+    except re.error:
+        pass
+    raise UserError(f"The {key} in '{path}' is not one of numbers above 0 by patterns of names; the file is damaged, fetch it again.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MOST
 
 
 def _pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -158,6 +174,11 @@ def _matrices(file: TensorFile, pattern: re.Pattern[str]) -> dict[str, tuple[str
     for module, letters in found.items():
         if letters.keys() != {"A", "B"}:
             raise UserError(f"'{file.path}' is not whole: '{_bare(module)}' has no lora_{'B' if 'A' in letters else 'A'}.")
+        a, b = file.specs[letters["A"]], file.specs[letters["B"]]
+        if min(len(a.shape), len(b.shape)) < 2 or prod(b.shape[1:]) != a.shape[0]:
+            raise UserError(
+                f"'{file.path}' is damaged: A and B of '{_bare(module)}' are {a} and {b}, which have no product; fetch it again."
+            )
     if not found:
         raise UserError(f"'{file.path}' holds no LoRA of linear layers or convolutions: there is no lora_A in it.")
     return {module: (letters["A"], letters["B"]) for module, letters in found.items()}

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from merging.stream import Spec, spec_of
+from merging.stream import Spec, spec_of, write_tensors
 from merging.wemoe.assemble import Routed
 from merging.wemoe.mlp import install, routers_of
 from merging.wemoe.options import WemoeOptions
 from merging.wemoe.sparse import pack, unpack
 from models.checkpoint import CheckpointHeader
 from models.encoder import Encoder
-from models.tensors import read_safetensors, write_safetensors
+from models.tensors import read_safetensors
 
 TUNING = "wemoe"
 MERGED, EXPERTS, ROUTER = "merged/", "experts/", "router/"
@@ -44,7 +44,7 @@ def save_routed(path: Path, routed: Routed, settings: Mapping[str, Any] | None =
         seed=routed.options.seed,
         settings=settings or {},
     )
-    write_safetensors(path, dict(_stored(routed)), header.to_metadata())
+    write_tensors(path, dict(_stored(routed)), header.to_metadata())
 
 
 def restore(path: Path, encoder: Encoder, header: CheckpointHeader) -> None:

@@ -14,6 +14,7 @@ from merging.inputs import Inputs
 from merging.merge import checksums, record_of
 from merging.method import Method
 from merging.options import MergeOptions
+from merging.output import check_no_input
 from merging.report import Evaluated
 from merging.weights import TensorWeights
 from merging.wemoe.assemble import Routed
@@ -31,6 +32,7 @@ def check_routed(args: argparse.Namespace, method: Method) -> None:
 
 def routed_as_asked(args: argparse.Namespace, inputs: Inputs, method: Method, options: MergeOptions) -> None:
     """Merge into a routed encoder, write it to --out, and with --evaluate evaluate it."""
+    check_no_input(args.out, [*inputs.models, inputs.reference])
     chosen, pool, data = options_for(method.name, options), encoder_pool(args, inputs, method.name), open_data(args, inputs, method)
     inputs = replace(inputs, images=record_of_images(data, method))
     data.runtime.say(told(data, method))

@@ -11,6 +11,7 @@ from common.files import ensure_folder
 from merging.adaptation import with_own_heads
 from merging.data import MergeData
 from merging.output import RECORD
+from merging.resuming import StateFile
 from merging.weights import Pool
 from merging.wemoe.assemble import Routed, assemble
 from merging.wemoe.checkpoint import save_routed
@@ -35,21 +36,18 @@ def merge_routed(
     entropies = train_routers(routed, data, state)
     prune_routers(routed)
     save_routed(out, routed, {RECORD: record or {}, **_settings(routed, data, entropies)})
-    state.unlink(missing_ok=True)
+    state.remove()
     return routed, entropies
 
 
-def _state_beside(out: Path, overwrite: bool) -> Path:
+def _state_beside(out: Path, overwrite: bool) -> StateFile:
     """The file of an unfinished training, once it is clear that the output can be written."""
     if out.suffix != ".safetensors":
         raise UserError(f"--out '{out}' does not end in .safetensors, as the checkpoint of a routed encoder does.")
     if out.exists() and not overwrite:
         raise UserError(f"'{out}' exists; --overwrite replaces it.")
     ensure_folder(out.parent)
-    state = out.with_suffix(".state.safetensors")
-    if overwrite:
-        state.unlink(missing_ok=True)
-    return state
+    return StateFile.beside(out, overwrite)
 
 
 def _settings(routed: Routed, data: MergeData, entropies: list[float]) -> dict[str, Any]:

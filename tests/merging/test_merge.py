@@ -206,10 +206,14 @@ def test_what_exists_is_replaced_only_when_asked(clips: Inputs, tmp_path: Path) 
     merge(clips, ARITHMETIC, MergeOptions(), tmp_path / "folder", overwrite=True)
 
 
-def test_an_output_may_replace_an_input(tmp_path: Path) -> None:
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
     files = [plain(tmp_path, name, w=torch.tensor([value])) for name, value in (("one", 1.0), ("two", 3.0))]
-    merge(open_inputs(None, files), AVERAGE, MergeOptions(), tmp_path / "two.safetensors", overwrite=True)
-    assert load_file(tmp_path / "two.safetensors")["w"].item() == 2
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "two.safetensors")
+    before = files_below(tmp_path)
+    for out in ("two.safetensors", "link.safetensors"):
+        with pytest.raises(UserError, match=f"{out}' is the model 'two', which is merged; name another --out"):
+            merge(open_inputs(None, files), AVERAGE, MergeOptions(), tmp_path / out, overwrite=True)
+    assert files_below(tmp_path) == before
 
 
 def test_outputs_of_other_forms_are_told(clips: Inputs, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from datasets.registry import load_task
 from engine.embed import LoadOptions
 from engine.evaluate import evaluate as evaluate_one
 from engine.runtime import start
+from merging import resuming
 from merging.data import LazyHeads, MergeData
 from merging.evaluate import evaluate
 from merging.heads import zero_shot_head
 from merging.weights import TensorWeights
-from merging.wemoe import training
 from merging.wemoe.merge import merge_routed
 from merging.wemoe.mlp import routers_of
 from merging.wemoe.options import WemoeOptions
@@ -68,7 +68,8 @@ def test_the_same_again_is_the_same(tasks, tmp_path, small_model):
 
 def test_a_run_that_was_stopped_goes_on(tasks, tmp_path, small_model, monkeypatch):
     whole, losses = run(tasks, tmp_path / "whole.safetensors", small_model)
-    monkeypatch.setattr(training, "SAVE_EVERY", 3)
+    monkeypatch.setattr(resuming, "SECONDS", 0)
+    monkeypatch.setattr(resuming, "SAVE_COST", 0)
     step, calls = torch.optim.Adam.step, []
 
     def stopping(self, *args, **kwargs):
