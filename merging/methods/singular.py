@@ -45,9 +45,14 @@ def triplets(matrix: Tensor, most: int | None = None) -> Triplets:
 
 
 def polar(matrix: Tensor) -> Tensor:
-    """U V^T of a matrix [m, n], float64: the nearest matrix with orthonormal columns (or rows), on the range of the matrix."""
-    u, _, v = triplets(matrix)
-    return u @ v.T
+    """U V^T of a matrix [m, n], float64: the nearest matrix with orthonormal columns (or rows), on the range of the matrix.
+
+    By a decomposition of the matrix itself: side by side, the singular vectors of several tasks are nearly square and have singular
+    values that are small but real, which squaring would lose. Those below max(m, n) * eps of float64 times the largest are rounding.
+    """
+    u, s, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
+    count = int((s > s[:1] * max(matrix.shape) * torch.finfo(torch.float64).eps).sum())
+    return u[:, :count] @ vt[:count]
 
 
 def by_matrix(pool: Pool, options: MergeOptions, merge: Callable[[str], Tensor]) -> MergeTensor:

@@ -43,9 +43,16 @@ def test_a_matrix_without_columns():
 
 def test_polar_factor_of_a_matrix_of_low_rank():
     """A partial isometry: it keeps lengths on the range of the matrix, and nothing else."""
-    p = polar(matrix(8, 5, rank=2))
+    p = polar(matrix(8, 2).double() @ matrix(2, 5, seed=1).double())
     torch.testing.assert_close(p @ p.T @ p, p, atol=1e-9, rtol=0)
     assert torch.linalg.matrix_rank(p) == 2
+
+
+def test_polar_factor_keeps_directions_that_are_weak_but_real():
+    """Two columns that differ by 1e-6 are made orthogonal; by way of their Gram matrix the difference would look like rounding."""
+    first, second = torch.eye(50, 2, dtype=torch.float64).T
+    p = polar(torch.stack([first, first + 1e-6 * second], dim=1))
+    torch.testing.assert_close(p.T @ p, torch.eye(2, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
 def pool_of(*vectors: torch.Tensor):
