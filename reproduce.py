@@ -7,11 +7,11 @@
     python reproduce.py plans/iimm_peft.toml --report-only       # the report of what is done so far
 
 A plan is expanded into cells (a zero-shot test, an embedding, a measure, a training, a test of the best training; an inversion, a
-retrieval, a zero-shot test with inverted features), each with a JSON file of its own in OUT/cells. What is finished is not done
-again, unless what it was made from has changed: weights, images, prompts, or the code of a measure. What fails is recorded with
-its error and the rest goes on; the exit status is then 1. Stopped or killed at any moment, the same command goes on where it was,
-in the middle of a training or an inversion too. Several processes may work on one OUT. The report is OUT/report.html and
-OUT/report.md, with figures and tables beside it.
+retrieval, a zero-shot test with inverted features; a merge and its tests), each with a JSON file of its own in OUT/cells. What is
+finished is not done again, unless what it was made from has changed: weights, images, prompts, or the code of a measure. What fails
+is recorded with its error and the rest goes on; the exit status is then 1. Stopped or killed at any moment, the same command goes on
+where it was, in the middle of a training, an inversion or a merge too. Several processes may work on one OUT. The report is
+OUT/report.html and OUT/report.md, with figures and tables beside it.
 """
 
 from __future__ import annotations

@@ -21,11 +21,17 @@ from common.files import exact, read_json, slug
 from datasets.naming import parse_name
 
 FORMAT = "clipscope-cell/1"
-KINDS = ("zero_shot", "embed", "measure", "train", "test", "invert", "retrieve", "misalignment", "inverted_zero_shot")
+KINDS = (
+    *("zero_shot", "embed", "measure", "train", "test"),
+    *("invert", "retrieve", "misalignment", "inverted_zero_shot"),
+    *("single_test", "merge", "merged_test"),
+)
 NEEDS = {  # the kind of cells, earlier in the same unit, that a cell cannot do without
     **{"measure": "embed", "test": "train"},
     **{"retrieve": "invert", "misalignment": "invert", "inverted_zero_shot": "invert"},  # retrieval of native features needs none
+    **{"single_test": "train", "merge": "train", "merged_test": "merge"},  # models that were not trained here need no training
 }
+PRODUCTS = {"embed": "file", "train": "checkpoint", "invert": "folder", "merge": "file"}  # of a kind, the result that names what it wrote
 DONE, FAILED, TO_DO, CHANGED = "done", "failed", "to do", "changed"
 LONGEST = 140  # characters of the readable part of a file name
 
@@ -47,6 +53,10 @@ class Cell:
     retrieve            model, task, query, gallery, perhaps inversion, fuse, project, drop: scores of the rankings
     misalignment        model, task, inversion: histograms of cosines
     inverted_zero_shot  model, task, inversion: accuracy with inverted images, or with inverted class names
+    single_test         model, fine_tune, eval_task, perhaps seed: accuracy of the model that was tuned on ``fine_tune``
+    merge               model, merge, seed: a merged encoder, or one for each task; ``merge`` has label, method, options, tasks, adapt
+                        (the corruption of the images that it adapts to, if any) and perhaps per_model
+    merged_test         model, merge, eval_task, seed: accuracy of the merged encoder
     ==================  ==================================================================================================
     """
 
@@ -66,8 +76,9 @@ class Cell:
     def readable(self) -> str:
         """The name without the hash."""
         key = self.key
-        parts = [short(key["model"]), slug(key.get("tuning_name", "")) if "tuning_name" in key else "", short(key["task"])]
-        parts += [key.get("measure", ""), f"to_{short(key['eval_task'])}" if "eval_task" in key else "", *_inversion_parts(key)]
+        parts = [short(key["model"]), slug(key.get("tuning_name", "")) if "tuning_name" in key else "", *_merging_parts(key)]
+        parts += [short(key["task"]) if "task" in key else "", key.get("measure", "")]
+        parts += [f"to_{short(key['eval_task'])}" if "eval_task" in key else "", *_inversion_parts(key)]
         parts += [f"lr{exact(key['setting']['lr'])}"] if "setting" in key else []
         parts += [f"seed{key['seed']}"] if "seed" in key else []
         return "_".join(part for part in parts if part)[:LONGEST]
@@ -75,7 +86,8 @@ class Cell:
     def __str__(self) -> str:
         """As progress is told: ``train tiny lora Digits lr0.01``."""
         key = self.key
-        words = [self.kind, short(key["model"]), key.get("tuning_name"), short(key["task"]), key.get("measure")]
+        words = [self.kind, short(key["model"]), key.get("tuning_name"), *_merging_parts(key)]
+        words += [short(key["task"]) if "task" in key else "", key.get("measure")]
         words += ["on", short(key["eval_task"])] if "eval_task" in key else []
         words += [key["setting"]["label"]] if "setting" in key else []
         words += [f"seed {key['seed']}"] if key.get("seed") else []
@@ -93,6 +105,15 @@ def _inversion_parts(key: Mapping[str, Any]) -> list[str]:
     parts += [key.get("project", ""), f"fuse{exact(key['fuse'])}" if "fuse" in key else ""]
     of = key.get("inversion")
     return [*parts, f"{of['kind']}-r{of['num_pseudo_tokens']}", f"seed{of['seed']}"] if of else parts
+
+
+def _merging_parts(key: Mapping[str, Any]) -> list[str]:
+    """What tells the cells of merging apart, but for most options, which the hash of the name does."""
+    parts = [f"single-{short(key['fine_tune'])}"] if "fine_tune" in key else []
+    if of := key.get("merge"):
+        parts += [of["label"], f"scaling{exact(of['options']['scaling'])}" if "scaling" in of["options"] else ""]
+        parts += [f"adapted-to-{of['adapt']}" if of["adapt"] else ""]
+    return parts
 
 
 def _inversion_words(key: Mapping[str, Any]) -> list[str]:
@@ -128,8 +149,18 @@ class Unit:
         if fnmatchcase(self.name, pattern):
             return self
         wanted = [cell for cell in self.cells if any(fnmatchcase(name, pattern) for name in (cell.name, f"{cell.kind}/{cell.name}"))]
-        needed = {NEEDS.get(cell.kind) for cell in wanted}
-        return replace(self, cells=tuple(cell for cell in self.cells if cell in wanted or cell.kind in needed))
+        while more := [cell for cell in self.cells if cell not in wanted and any(needs(other, cell) for other in wanted)]:
+            wanted += more
+        return replace(self, cells=tuple(cell for cell in self.cells if cell in wanted))
+
+
+def needs(cell: Cell, earlier: Cell) -> bool:
+    """Whether a cell cannot do without another of its unit: all of the needed kind, of models and merges the one that it is of."""
+    if NEEDS.get(cell.kind) != earlier.kind:
+        return False
+    if cell.kind == "merged_test":
+        return bool(cell.key["merge"] == earlier.key["merge"])
+    return cell.kind != "single_test" or bool(cell.key["fine_tune"] == earlier.key["task"])
 
 
 def without_label(setting: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +193,12 @@ def state_of(record: Mapping[str, Any] | None, inputs: Mapping[str, Any] | None)
     if inputs is not None and record["inputs_sha256"] != hash_of(inputs):
         return CHANGED
     return DONE if record["state"] == DONE else FAILED
+
+
+def products_of(cell: Cell, record: Mapping[str, Any]) -> list[str]:
+    """The files and folders that a finished cell has written for others, as paths below the study's folder."""
+    results, name = record["results"], PRODUCTS.get(cell.kind, "")
+    return [*([results[name]] if name in results else []), *results.get("files", {}).values()]
 
 
 def hash_of(inputs: Mapping[str, Any]) -> str:

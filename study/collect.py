@@ -15,6 +15,7 @@ from study.expansion import expand
 from study.plan import Plan
 
 Numbers = Mapping[str, Any]
+ANSWERS = ("top1", "n_images", "n_correct", "loss", "seconds")  # of an encoder on the images of a task
 
 
 def collect(plan: Plan, out: Path) -> Collected:
@@ -38,6 +39,9 @@ def _add(collected: Collected, cell: Cell, record: Numbers | None, where: str, l
         "retrieve": (collected.retrievals, _retrieved),
         "inverted_zero_shot": (collected.inverted_zero_shot, _classified),
         "misalignment": (collected.misalignments, _misaligned),
+        "merge": (collected.merges, _merged),
+        "merged_test": (collected.merged_tests, _merged_tested),
+        "single_test": (collected.single_tests, _single_tested),
     }
     if record is None:
         collected.missing.append(where)
@@ -99,6 +103,19 @@ def _classified(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[st
 
 def _misaligned(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
     return _taken(key, "model", "task", "inversion") | _taken(of, "histograms", "overlap", "gaps", "at_steps")
+
+
+def _merged(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    told = {"data": of.get("data") or "none", "learnt": of.get("learnt") or {}, "transductive": bool(of.get("transductive"))}
+    return _taken(key, "model", "merge", "seed") | {"per_model": "files" in of} | _taken(of, "parameters", "seconds") | told
+
+
+def _merged_tested(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    return _taken(key, "model", "merge", "seed", "eval_task") | _taken(of, *ANSWERS)
+
+
+def _single_tested(key: Numbers, of: Numbers, labels: Mapping[str, str]) -> dict[str, Any]:
+    return _taken(key, "model", "fine_tune", "seed", "eval_task") | _taken(of, *ANSWERS)
 
 
 def _run(key: Numbers) -> dict[str, Any]:

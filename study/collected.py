@@ -147,6 +147,48 @@ class MisalignmentRow(Row):
     at_steps: list[Mapping[str, Any]]  # step, means of the cosines, gaps
 
 
+class MergeRow(Row):
+    """One merge of a model's fine-tunes."""
+
+    model: str
+    merge: Mapping[str, Any]  # label, method, options, tasks, adapt
+    seed: int | None
+    per_model: bool  # whether it gave one encoder for each task
+    transductive: bool
+    data: str  # what images it looked at
+    parameters: int | None
+    learnt: Mapping[str, Any]
+    seconds: float | None
+
+
+class MergedTestRow(Row):
+    """A merge on the test images of one data set; with one encoder for each task, that of this task."""
+
+    model: str
+    merge: Mapping[str, Any]
+    seed: int | None
+    eval_task: str
+    top1: float
+    n_images: int | None
+    n_correct: int | None
+    loss: float | None
+    seconds: float | None
+
+
+class SingleTestRow(Row):
+    """The encoder that was fine-tuned on one task, on the test images of a data set."""
+
+    model: str
+    fine_tune: str  # the task that it was tuned on
+    seed: int | None  # of its training; None where it was not trained here
+    eval_task: str
+    top1: float
+    n_images: int | None
+    n_correct: int | None
+    loss: float | None
+    seconds: float | None
+
+
 class FailedRow(Row):
     """A cell that ended in an error."""
 
@@ -168,6 +210,9 @@ class Collected:
     retrievals: list[RetrievalRow] = field(default_factory=list)
     inverted_zero_shot: list[InvertedZeroShotRow] = field(default_factory=list)
     misalignments: list[MisalignmentRow] = field(default_factory=list)
+    merges: list[MergeRow] = field(default_factory=list)
+    merged_tests: list[MergedTestRow] = field(default_factory=list)
+    single_tests: list[SingleTestRow] = field(default_factory=list)
     failed: list[FailedRow] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # paths, relative to the study's folder, of cells that have yet to be done
 
@@ -175,7 +220,8 @@ class Collected:
     def rows(self) -> list[Row]:
         """The rows of all kinds of cells that are done."""
         finetuning = (*self.zero_shot, *self.embeds, *self.scores, *self.trainings, *self.tests)
-        return [*finetuning, *self.inversions, *self.retrievals, *self.inverted_zero_shot, *self.misalignments]
+        inversion = (*self.inversions, *self.retrievals, *self.inverted_zero_shot, *self.misalignments)
+        return [*finetuning, *inversion, *self.merges, *self.merged_tests, *self.single_tests]
 
     @property
     def complete(self) -> bool:

@@ -73,7 +73,7 @@ def training_costs(collected: Collected, plan: Plan) -> list[TrainingCost]:
         if row["seconds"] is not None:
             grids.setdefault((row["model"], row["tuning"]), {}).setdefault((row["task"], row["seed"]), []).append(row)
     sizes = {tuning.name: len(tuning.grid) for tuning in plan.tunings}
-    done = {(model, tuning): [rows for rows in of.values() if len(rows) == sizes[tuning]] for (model, tuning), of in grids.items()}
+    done = {(model, tuning): [rows for rows in of.values() if len(rows) == sizes.get(tuning, 1)] for (model, tuning), of in grids.items()}
     return [_training_cost(model, tuning, grids) for (model, tuning), grids in done.items() if grids]
 
 

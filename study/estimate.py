@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.cells import DONE, FAILED, KINDS, TO_DO, Cell, Unit, read_record
+from study.cells import DONE, FAILED, KINDS, TO_DO, Cell, Unit, products_of, read_record
 from study.plan import Plan
 from study.run import RunOptions, look_at, start_materials
 
@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 GUESSED_SECONDS = {
     **{"zero_shot": 30.0, "embed": 60.0, "measure": 2.0, "train": 900.0, "test": 30.0},
     **{"retrieve": 20.0, "misalignment": 20.0, "inverted_zero_shot": 5.0},
+    **{"single_test": 30.0, "merge": 60.0, "merged_test": 30.0},
 }
 GUESSED_BYTES = {
     **{"zero_shot": 3e3, "embed": 40e6, "measure": 2e3, "train": 5e6, "test": 3e3},
     **{"invert": 50e6, "retrieve": 5e6, "misalignment": 50e3, "inverted_zero_shot": 3e3},
+    **{"single_test": 3e3, "merge": 350e6, "merged_test": 3e3},
 }
 GUESSED_WHOLE = 605e6  # checkpoint of the tuning "full"
+GUESSED_DATA = 300.0  # seconds of a merge that looks at images, beside
+GUESSED_ADAPT = 0.1  # ... those of a step and task of one that adapts to them
 GUESSED_STEP = {("oti", "query"): 0.4, ("ovi", "query"): 1.0, ("ovi", "classes"): 0.05}  # seconds of all items, by what is inverted
 TINY_SHARE = 0.02  # of all this, for the tiny model and its thousand images on two CPU cores
 TOLD = """Times are of one process; shards and jobs share them out. Guesses are for a ViT-B/32, 20,000 images and one GPU, and a
 fiftieth of that for the tiny model."""
-PRODUCTS = {"embed": "file", "train": "checkpoint", "invert": "folder"}
 
 Group = tuple[Any, ...]
 
@@ -43,8 +46,7 @@ class Known:
 
     def add(self, cell: Cell, record: dict[str, Any], out: Path) -> None:
         """Learn from a done cell."""
-        product = out / record["results"].get(PRODUCTS.get(cell.kind, ""), "cells")
-        size = _size_of(product) if cell.kind in PRODUCTS else 0
+        size = sum(_size_of(out / product) for product in products_of(cell, record))
         for group in _groups(cell):
             self.seconds[group].append(record["results"].get("seconds") or record["provenance"]["seconds"])
             self.bytes[group].append(size + cell.path(out).stat().st_size)
@@ -54,25 +56,36 @@ class Known:
         for group in _groups(cell):
             if group in self.seconds:
                 return _mean(self.seconds[group]), _mean(self.bytes[group]), False
-        size = GUESSED_WHOLE if cell.key.get("tuning") == "full" else GUESSED_BYTES[cell.kind]
+        size = (GUESSED_WHOLE if cell.key.get("tuning") == "full" else GUESSED_BYTES[cell.kind]) * _encoders(cell)
         share = TINY_SHARE if cell.key["model"] == "tiny" else 1.0
         return share * _guessed_seconds(cell), share * size, True
 
 
 def _guessed_seconds(cell: Cell) -> float:
-    """Of an inversion by the steps that it takes."""
+    """Of an inversion and of what adapts by the steps that they take."""
+    if merge := cell.key.get("merge") if cell.kind == "merge" else None:
+        steps = sum(merge["options"].get(name) or 0 for name in ("adapt_steps", "mask_steps"))
+        data = GUESSED_DATA if {"examples", "adapt_steps"} & merge["options"].keys() else 0.0
+        return GUESSED_SECONDS["merge"] + data + GUESSED_ADAPT * steps * len(merge["tasks"])
     if cell.kind != "invert":
         return GUESSED_SECONDS[cell.kind]
     of = cell.key["inversion"]
     return GUESSED_STEP[of["kind"], cell.key["side"]] * float(of["steps"])
 
 
+def _encoders(cell: Cell) -> int:
+    """How many a merge writes."""
+    merge = cell.key.get("merge", {}) if cell.kind == "merge" else {}
+    return len(merge["tasks"]) if merge.get("per_model") else 1
+
+
 def _groups(cell: Cell) -> tuple[Group, ...]:
     """What a cell is like, the narrowest first."""
     key, of = cell.key, cell.key.get("inversion", {})
     inverted = (key.get("side"), of.get("kind"))
-    narrow = (cell.kind, key["model"], key.get("tuning_name"), key.get("measure"), *inverted, of.get("num_pseudo_tokens"))
-    return narrow, (cell.kind, key.get("tuning"), *inverted)
+    method = key["merge"]["method"] if cell.kind == "merge" else None
+    narrow = (cell.kind, key["model"], key.get("tuning_name"), key.get("measure"), *inverted, of.get("num_pseudo_tokens"), method)
+    return narrow, (cell.kind, key.get("tuning"), *inverted, method)
 
 
 def _size_of(product: Path) -> int:

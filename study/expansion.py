@@ -11,14 +11,22 @@ from common.files import slug
 from datasets.naming import parse_name
 from study.cells import Cell, Unit, short
 from study.inversion_cells import inversion_units
+from study.merging_cells import merging_units
 from study.plan import Plan, Setting, TuningPlan
 
 
 def expand(plan: Plan) -> list[Unit]:
     """All units of a plan; those of one model follow each other, so that it is loaded once."""
-    units = [unit for model in plan.models for unit in (*_measured(plan, model), *_tuned(plan, model), *inversion_units(plan, model))]
+    units = [unit for model in plan.models for unit in _of_model(plan, model)]
     names = Counter(unit.name for unit in units)
     return [unit if names[unit.name] == 1 else replace(unit, name=f"{unit.name}-{unit.cells[0].name[-8:]}") for unit in units]
+
+
+def _of_model(plan: Plan, model: str) -> Iterator[Unit]:
+    yield from _measured(plan, model)
+    yield from _tuned(plan, model)
+    yield from inversion_units(plan, model)
+    yield from merging_units(plan, model)
 
 
 def _measured(plan: Plan, model: str) -> Iterator[Unit]:

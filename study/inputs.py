@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -15,7 +13,7 @@ import metrics
 from common.errors import UserError
 from metrics.metric import Metric
 from metrics.table import METRICS
-from study import inversion_inputs
+from study import inversion_inputs, merging_inputs
 from study.cells import DONE, Cell, Unit, hash_of, read_record, without_label
 from study.materials import Materials
 
@@ -50,23 +48,18 @@ def _train(cell: Cell, unit: Unit, materials: Materials) -> dict[str, Any]:
 def _test(cell: Cell, unit: Unit, materials: Materials) -> dict[str, Any]:
     train, record = chosen_training(unit, materials.out)
     chosen = {"setting": without_label(train.key["setting"]), "checkpoint_sha256": record["results"]["checkpoint_sha256"]}
-    return {**chosen, **_images(cell.key["eval_task"], "test", materials)}
+    return {**chosen, **materials.images(cell.key["eval_task"], "test")}
 
 
 def _model_and_task(cell: Cell, materials: Materials, split: str) -> dict[str, Any]:
-    return {"weights_sha256": materials.weights(cell.key["model"]), **_images(cell.key["task"], split, materials)}
-
-
-def _images(name: str, split: str, materials: Materials) -> dict[str, Any]:
-    task = materials.task(name, split)
-    classes = hashlib.sha256(json.dumps(task.classnames).encode()).hexdigest()
-    return {"fingerprint": materials.fingerprint(name, split), "classnames_sha256": classes, "templates": list(task.templates)}
+    return {"weights_sha256": materials.weights(cell.key["model"]), **materials.images(cell.key["task"], split)}
 
 
 _INPUTS: Mapping[str, Callable[[Cell, Unit, Materials], dict[str, Any]]] = {
     **{"zero_shot": _zero_shot, "embed": _embed, "measure": _measure, "train": _train, "test": _test},
     **{"invert": inversion_inputs.of_invert, "retrieve": inversion_inputs.of_retrieve},
     **{"misalignment": inversion_inputs.of_misalignment, "inverted_zero_shot": inversion_inputs.of_inverted_zero_shot},
+    **{"single_test": merging_inputs.of_single_test, "merge": merging_inputs.of_merge, "merged_test": merging_inputs.of_merged_test},
 }
 
 

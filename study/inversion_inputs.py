@@ -53,14 +53,7 @@ def of_misalignment(cell: Cell, unit: Unit, materials: Materials) -> dict[str, A
 
 def of_inverted_zero_shot(cell: Cell, unit: Unit, materials: Materials) -> dict[str, Any]:
     """The images, class names and prompts; and what the pseudo-tokens were made from."""
-    task = materials.task(cell.key["task"], "test")
-    classes = hashlib.sha256(json.dumps(task.classnames).encode()).hexdigest()
-    known = {
-        "fingerprint": materials.fingerprint(cell.key["task"], "test"),
-        "classnames_sha256": classes,
-        "templates": list(task.templates),
-    }
-    return {**known, **_learnt(unit, materials.out)}
+    return {**materials.images(cell.key["task"], "test"), **_learnt(unit, materials.out)}
 
 
 def _learnt(unit: Unit, out: Path) -> dict[str, str]:

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from common.errors import Interrupted
-from common.files import read_json, slug, write_json
-from datasets.prompts import chosen_templates
+from common.files import read_json, sha256_of_file, slug, write_json
+from datasets.prompts import chosen_templates, prompt_names
 from datasets.registry import checked_name, load_task
 from datasets.retrieval.collection import Collection
 from datasets.retrieval.table import load_retrieval
@@ -33,6 +33,10 @@ from engine.classifier import Classifier
 from engine.embed import LoadOptions
 from engine.runtime import Runtime
 from inversion.sides import Features
+from merging.heads import Heads
+from merging.sources import Source, open_weights
+from merging.task_names import PROMPTS as MERGING
+from models.encoder import Encoder
 from models.selection import Selection, select_encoder
 from models.zoo import resolve
 from study.plan import Plan
@@ -46,7 +50,7 @@ class Materials:
     """The tasks and encoders of a plan, for one process; only the last encoder is kept."""
 
     def __init__(self, plan: Plan, out: Path, runtime: Runtime, load: LoadOptions) -> None:
-        self.plan, self.out, self.runtime, self._load = plan, out, runtime, load
+        self.plan, self.out, self.runtime, self.load = plan, out, runtime, load
         self._tasks: dict[tuple[str, str], Task] = {}
         self._retrievals: dict[str, RetrievalTask] = {}
         self._weights: dict[str, str] = {}
@@ -54,17 +58,28 @@ class Materials:
         self._encoder: tuple[tuple[str, Path | None], Selection] | None = None
         self._classes: tuple[tuple[Any, ...], tuple[Classifier, float]] | None = None
         self._features: tuple[tuple[str, str], Features] | None = None
+        self._base: tuple[str, Source] | None = None
+        self._heads: Heads | None = None
 
     def task(self, name: str, split: str) -> Task:
         """One split of a task, with the plan's prompts."""
         if (name, split) not in self._tasks:
-            plan = self.plan
-            self._tasks[name, split] = load_task(name, split, data_dir=plan.data_dir, val_p=plan.val_p, prompts=plan.prompts)
+            plan, templates = self.plan, self.templates(name)
+            self._tasks[name, split] = load_task(name, split, data_dir=plan.data_dir, val_p=plan.val_p, templates=templates)
         return self._tasks[name, split]
 
     def templates(self, name: str) -> tuple[str, ...] | None:
-        """The prompts that the plan gives a task; None where it leaves the task its own."""
-        return None if self.plan.prompts is None else chosen_templates(checked_name(name).base, self.plan.prompts)
+        """The prompts that the plan gives a task, to one of merging the merging benchmarks'; None where it leaves the task its own."""
+        base, prompts = checked_name(name).base, self.plan.prompts
+        if prompts is None and self.plan.merging and name in self.plan.merging.names and MERGING in prompt_names(base):
+            prompts = MERGING
+        return None if prompts is None else chosen_templates(base, prompts)
+
+    def images(self, name: str, split: str) -> dict[str, Any]:
+        """What a cell depends on that looks at the images of a task and answers with its class names."""
+        task = self.task(name, split)
+        classes = hashlib.sha256(json.dumps(task.classnames).encode()).hexdigest()
+        return {"fingerprint": self.fingerprint(name, split), "classnames_sha256": classes, "templates": list(task.templates)}
 
     def fingerprint(self, name: str, split: str) -> str:
         """The task's fingerprint; of unchanged files it is looked up."""
@@ -88,7 +103,7 @@ class Materials:
             self._features = None
             selection = self.selection(model)
             selection.encoder.to(self.runtime.device)
-            self._features = (model, task), Features(quiet(self.runtime), selection, self._load, self.out / "features")
+            self._features = (model, task), Features(quiet(self.runtime), selection, self.load, self.out / "features")
         return self._features[1]
 
     def selection(self, model: str, checkpoint: Path | None = None) -> Selection:
@@ -109,13 +124,31 @@ class Materials:
 
     def drop_encoder(self) -> None:
         """Make room."""
-        self._encoder = self._classes = self._features = None
+        self._encoder = self._classes = self._features = self._base = self._heads = None
+
+    def base(self, model: str) -> Source:
+        """A model as merging opens it."""
+        if self._base is None or self._base[0] != model:
+            self._base = model, open_weights(model)
+        return self._base[1]
+
+    def heads(self, encoder: Encoder) -> Heads:
+        """The zero-shot heads of an encoder, kept in OUT/heads."""
+        if self._heads is None or self._heads.encoder is not encoder:
+            self._heads = Heads(encoder, self.out / "heads")
+        return self._heads
 
     def weights(self, model: str) -> str:
         """SHA-256 of a model's weights; looked up where the model's files, or its name, are those of an earlier look."""
         if model not in self._weights:
             self._weights[model] = self._looked_up(model, _stamp_of_model(model), lambda: self.selection(model).sha256)
         return self._weights[model]
+
+    def files_sha256(self, name: str, files: Sequence[Path]) -> str:
+        """One SHA-256 of the contents of files, in their order; of unchanged files it is looked up."""
+        stamp = [[str(file), *stamp] for file, stamp in zip(files, _stamps(files), strict=True)]
+        contents = (sha256_of_file(file) for file in files)
+        return self._looked_up(name, stamp, lambda: hashlib.sha256("".join(contents).encode()).hexdigest())
 
     def classifier(self, model: str, task: Task) -> tuple[Classifier, float]:
         """The untuned model with the class texts of a task embedded, and the seconds that took. Both its splits share it."""
@@ -135,10 +168,11 @@ class Materials:
         and again, unless it would take more than a tenth of the free space.
         """
         under, _ = located(task.samples, [])
-        if self._load.pixel_cache or not (self.plan.tunings and isinstance(under, EncodedSamples)):
-            return self._load
+        again = self.plan.tunings or self.plan.merging
+        if self.load.pixel_cache or not (again and isinstance(under, EncodedSamples)):
+            return self.load
         fits = PIXELS * len(task) <= CACHE_SHARE * shutil.disk_usage(self.out).free
-        return replace(self._load, pixel_cache=self.out / "pixels") if fits else self._load
+        return replace(self.load, pixel_cache=self.out / "pixels") if fits else self.load
 
     def _settle_fingerprint(self, name: str, of: Task | Collection, images: Task | None) -> None:
         """Let ``of`` know its fingerprint; of unchanged image files it is looked up."""

@@ -10,16 +10,25 @@ from typing import Any
 from common.files import exact
 from models.tuning_options import TuningOptions
 from study.plan_inversion import InversionPlan
+from study.plan_merging import MergingPlan
+
+BETA2 = 0.99  # engine.fit's, which needs torch
+LATER = ("steps", "beta2")
 
 
 @dataclass(frozen=True)
 class FitSetting:
-    """How one training run goes, as train.py's options of the same names; ``dict(setting)`` gives all of it."""
+    """How one training run goes, as train.py's options of the same names; ``dict(setting)`` gives all of it.
+
+    What came later is left out of that where it is the default, so what was computed before keeps its name.
+    """
 
     epochs: int = 30
+    steps: int | None = None  # optimizer steps in all, instead of epochs
     lr: float = 1e-6
     wd: float = 1e-4
     optimizer: str = "SGD"
+    beta2: float = BETA2  # of Adam and AdamW
     schedule: str = "constant"
     warmup: int = 0  # optimizer steps
     clip_norm: float | None = None
@@ -29,7 +38,8 @@ class FitSetting:
 
     def keys(self) -> Iterator[str]:
         """The names of the values, in the order of the fields."""
-        return (item.name for item in fields(self))
+        names = (item.name for item in fields(self) if item.name not in LATER or self[item.name] != item.default)
+        return (name for name in names if not (name == "epochs" and self.steps))
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -74,7 +84,7 @@ class Plan:
     title: str
     about: str
     models: tuple[str, ...]
-    tasks: tuple[str, ...]  # trained on and measured; none, nor measures, in a plan of inversion alone
+    tasks: tuple[str, ...]  # trained on and measured; none, nor measures, in a plan of inversion or merging alone
     eval_tasks: tuple[str, ...]  # tested on, for what is forgotten
     tunings: tuple[TuningPlan, ...]  # none: measures without any training
     tuned_models: tuple[str, ...]  # the models that tunings other than "full" are applied to
@@ -83,10 +93,11 @@ class Plan:
     data_dir: Path
     prompts: str | None  # prompt set or template file; None: each data set's own
     val_p: float
-    published: str | None  # key of study.published or study.published_inversion: what the report compares with
+    published: str | None  # key of study.published, published_inversion or published_merging: what the report compares with
     seeds: tuple[int, ...] = field(default=(0,))
     predictor: str = "iimm"  # the measure of the report's main fit
     inversion: InversionPlan | None = None  # modality inversion, retrieval and zero-shot classification with it
+    merging: MergingPlan | None = None  # merging of fine-tuned models
 
     def tunings_of(self, model: str) -> tuple[TuningPlan, ...]:
         """The tunings that are applied to ``model``."""
@@ -95,9 +106,11 @@ class Plan:
 
 _LABELS: dict[str, Callable[[Any], str]] = {
     "epochs": "ep{}".format,
+    "steps": "steps{}".format,
     "lr": lambda value: f"lr{exact(value)}",
     "wd": lambda value: f"wd{exact(value)}",
     "optimizer": str,
+    "beta2": lambda value: f"beta2-{exact(value)}",
     "schedule": str,
     "warmup": "warmup{}".format,
     "clip_norm": lambda value: f"clip{exact(value)}",
@@ -107,8 +120,13 @@ _LABELS: dict[str, Callable[[Any], str]] = {
     "rank": "r{}".format,
     "lora_scale": lambda value: f"s{exact(value)}",
     "lora_mlp": lambda value: "mlp" if value else "no-mlp",
+    "lora_targets": lambda value: value.replace(",", "") or "mlp-only",
+    "towers": str,
     "train_blocks": "b{}".format,
     "reduction": "r{}".format,
     "adapter_ratio": lambda value: f"a{exact(value)}",
+    "bottleneck": "b{}".format,
+    "adapter_scale": lambda value: f"s{exact(value)}",
+    "adapter_dropout": lambda value: f"d{exact(value)}",
     "probe_init": "{}-init".format,
 }

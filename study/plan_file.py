@@ -3,8 +3,8 @@
 Above the first table stand title, about, models, tasks, eval_tasks, tuned_models, seeds, measures, predictor, components,
 data_dir, prompts, val_p and published: the fields of :class:`~study.plan.Plan`. ``[training]`` says how every tuning trains,
 ``[tunings.NAME]`` what is different for one, and its hyper-parameters. ``[inversion]`` is told of in
-:mod:`study.plan_inversion_tables`; a plan that has it needs no tasks and measures. A list in [training] and below [tunings]
-means that all its values are tried::
+:mod:`study.plan_inversion_tables`, ``[merging]`` in :mod:`study.plan_merging_tables`; a plan that has one of them needs no tasks
+and measures. A list in [training] and below [tunings] means that all its values are tried::
 
     title = "LoRA and a probe on textures"
     models = ["clip"]
@@ -33,9 +33,11 @@ from common.errors import UserError, nearest
 from study.plan import Plan, TuningPlan
 from study.plan_inversion_tables import read_inversion
 from study.plan_keys import NAME, REQUIRED_KEYS, SEED, SHARE, TEXT, TOP_KEYS, check_keys, elements
+from study.plan_merging_tables import read_merging
 from study.plan_names import check_prompts, measure_name, model_name, published_name, task_name
 from study.plan_tunings import read_tunings
 from study.published_inversion import PUBLISHED_INVERSION
+from study.published_merging import PUBLISHED_MERGING
 from study.toml_lines import TomlFile, read_toml
 
 MAIN_MEASURE = "iimm"
@@ -52,14 +54,16 @@ def read_plan(path: Path) -> Plan:
     plan = _plan(file)
     if plan.prompts is not None:
         with file.at("prompts"):
-            for task in (*plan.eval_tasks, *(plan.inversion.zero_shot_tasks if plan.inversion else ())):
+            zero_shot = plan.inversion.zero_shot_tasks if plan.inversion else ()
+            for task in (*plan.eval_tasks, *zero_shot, *(plan.merging.evaluated() if plan.merging else ())):
                 check_prompts(task, plan.prompts)
     return plan
 
 
 def _check_required(file: TomlFile) -> None:
-    """Tasks and measures may be missing together, where there is inversion to be done and nothing to be trained."""
-    spared = ("tasks", "measures") if "inversion" in file.data and not {"tasks", "measures", "tunings"} & file.data.keys() else ()
+    """Tasks and measures may be missing together, where there is inversion or merging to be done and no tuning to be tried."""
+    other_work = {"inversion", "merging"} & file.data.keys()
+    spared = ("tasks", "measures") if other_work and not {"tasks", "measures", "tunings"} & file.data.keys() else ()
     for key in REQUIRED_KEYS:
         if key not in file.data and key not in spared:
             raise UserError(f"{file.path}: '{key}' is missing; a plan has {', '.join(REQUIRED_KEYS)}.")
@@ -93,15 +97,17 @@ def _plan(file: TomlFile) -> Plan:
         val_p=_one(file, "val_p", SHARE.check, 0.1),
         published=_published(file),
         inversion=read_inversion(file, models),
+        merging=read_merging(file, models),
     )
 
 
 def _published(file: TomlFile) -> str | None:
-    """What to compare with; numbers of inversion only where something is inverted."""
+    """What to compare with; numbers of inversion or merging only where something is inverted or merged."""
     name: str | None = _one(file, "published", _named(published_name))
-    if name in PUBLISHED_INVERSION and "inversion" not in file.data:
-        with file.at("published"):
-            raise UserError(f"The numbers '{name}' are of inversion, of which this plan has none; add a table [inversion].")
+    for table, known in (("inversion", PUBLISHED_INVERSION), ("merging", PUBLISHED_MERGING)):
+        if name in known and table not in file.data:
+            with file.at("published"):
+                raise UserError(f"The numbers '{name}' are of {table}, of which this plan has none; add a table [{table}].")
     return name
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.errors import UserError, unknown_name
 from engine.schedule import SCHEDULES
-from models.tuning_options import PROBE_INITS, TUNING_NAMES, TUNING_OPTIONS
+from models.tuning_options import PROBE_INITS, TOWERS, TUNING_NAMES, readers_of
 from study.plan_inversion import PROJECTIONS
 from study.toml_lines import Place, TomlFile
 
@@ -79,15 +79,18 @@ def elements(file: TomlFile, place: Place, values: Any, check: Callable[[str, An
 TEXT = Kind("a text in quotes", lambda value: isinstance(value, str) and bool(value.strip()))
 NAME = Kind("a name in quotes", lambda value: TEXT.fits(value) and value.isprintable())
 SEED = _whole(0)
+SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
 SHARE = _number("a number between 0 and 1, both left out", lambda value: 0 < value < 1)
 TUNING = _one_of(TUNING_NAMES)
 _POSITIVE = _number("a number above 0", lambda value: value > 0)
 
 FIT_KEYS: dict[str, Kind] = {  # the fields of study.plan.FitSetting
     "epochs": _whole(1),
+    "steps": _whole(1),
     "lr": _POSITIVE,
     "wd": _number("a number of at least 0", lambda value: value >= 0),
     "optimizer": _one_of(OPTIMIZERS),
+    "beta2": SHARE,
     "schedule": _one_of(SCHEDULES),
     "warmup": _whole(0),
     "clip_norm": _POSITIVE,
@@ -98,15 +101,20 @@ FIT_KEYS: dict[str, Kind] = {  # the fields of study.plan.FitSetting
 OPTION_KEYS: dict[str, Kind] = {  # the fields of models.tuning_options.TuningOptions, less the seed
     "rank": _whole(1),
     "lora_scale": _number("a finite number", lambda value: True),
-    "lora_mlp": Kind("true or false", lambda value: isinstance(value, bool)),
+    "lora_mlp": SWITCH,
+    "lora_targets": Kind('a text such as "q,k,v,out,mlp"', lambda value: isinstance(value, str)),
+    "towers": _one_of(TOWERS),
     "train_blocks": _whole(1),
     "reduction": _whole(1),
     "adapter_ratio": _number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+    "bottleneck": _whole(1),
+    "adapter_scale": _number("a finite number", lambda value: True),
+    "adapter_dropout": _number("a number from 0 to less than 1", lambda value: 0 <= value < 1),
     "probe_init": _one_of(PROBE_INITS),
 }
 TOP_KEYS = (
     *("title", "about", "models", "tasks", "eval_tasks", "tuned_models", "seeds", "measures", "predictor", "components"),
-    *("data_dir", "prompts", "val_p", "published", "training", "tunings", "inversion"),
+    *("data_dir", "prompts", "val_p", "published", "training", "tunings", "inversion", "merging"),
 )
 REQUIRED_KEYS = ("title", "models", "tasks", "measures")
 INVERSION_KEYS = ("image_tasks", "text_tasks", "zero_shot_tasks", "misalignment", "project", "fuse", "seeds", "oti", "ovi", "models")
@@ -120,6 +128,7 @@ SETTING_KEYS: dict[str, Kind] = {  # the fields of study.plan_inversion.Inversio
 }
 MODEL_KEYS = ("oti_pseudo_tokens", "ovi_pseudo_tokens", "iso_image", "iso_text")
 DIRECTIONS = _whole(0)
+MERGING_KEYS = ("tasks", "eval_tasks", "corruptions", "fine_tunes", "models", "train", "methods")
 PROJECTION = _one_of(PROJECTIONS)
 
 
@@ -134,14 +143,18 @@ def check_keys(file: TomlFile, place: Place, keys: Iterable[str], known: Iterabl
 
 def _unknown_key(key: str, known: Iterable[str], table: str) -> UserError:
     """The error for a key that ``table`` does not have: where it belongs, or else the nearest one."""
-    if readers := [tuning for tuning, options in TUNING_OPTIONS.items() if key in options]:
+    if readers := readers_of(key):
         return UserError(f"'{key}' means nothing in {table}; it belongs in the table of the tuning {' or '.join(readers)}.")
-    if key in FIT_KEYS:
-        return UserError(f"'{key}' means nothing in {table}; it belongs in [training] or in the table of a tuning.")
-    if key in TOP_KEYS:
-        return UserError(f"'{key}' means nothing in {table}; it belongs above the first table.")
-    if key in INVERSION_KEYS:
-        return UserError(f"'{key}' means nothing in {table}; it belongs in [inversion].")
-    if key in (*SETTING_KEYS, "num_pseudo_tokens"):
-        return UserError(f"'{key}' means nothing in {table}; it belongs in [inversion.oti] or [inversion.ovi].")
+    for where, keys in _BELONG.items():
+        if key in keys:
+            return UserError(f"'{key}' means nothing in {table}; it belongs {where}.")
     return unknown_name("key", key, known)
+
+
+_BELONG: dict[str, Iterable[str]] = {
+    "in [training] or in the table of a tuning": FIT_KEYS,
+    "above the first table": TOP_KEYS,
+    "in [merging]": ("corruptions", "fine_tunes", "methods"),
+    "in [inversion]": INVERSION_KEYS,
+    "in [inversion.oti] or [inversion.ovi]": (*SETTING_KEYS, "num_pseudo_tokens"),
+}

@@ -71,11 +71,12 @@ def measure_name(name: str) -> str:
 
 
 def published_name(name: str) -> str:
-    """A key of :data:`study.published.PUBLISHED` or of :data:`study.published_inversion.PUBLISHED_INVERSION`."""
+    """A key of ``PUBLISHED`` in :mod:`study.published`, or of its likes for inversion and merging."""
     from study.published import PUBLISHED
     from study.published_inversion import PUBLISHED_INVERSION
+    from study.published_merging import PUBLISHED_MERGING
 
-    if name not in (known := [*PUBLISHED, *PUBLISHED_INVERSION]):
+    if name not in (known := [*PUBLISHED, *PUBLISHED_INVERSION, *PUBLISHED_MERGING]):
         raise unknown_name("published study", name, known)
     return name
 

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from common.errors import UserError, unknown_name
-from models.tuning_options import TUNING_NAMES, TuningOptions, options_of
+from models.tuning_options import TUNING_NAMES, TuningOptions, all_options_of
 from study.plan import FitSetting, Setting, TuningPlan
 from study.plan_keys import FIT_KEYS, OPTION_KEYS, TUNING, check_keys, elements
 from study.toml_lines import Place, TomlFile
@@ -22,7 +22,7 @@ def read_tunings(file: TomlFile) -> tuple[TuningPlan, ...]:
     """The tunings of all tables [tunings.NAME], each with what [training] says where it does not say otherwise."""
     training, tunings = file.table("training"), file.table("tunings")
     check_keys(file, ("training",), training, FIT_KEYS)
-    defaults = _grid(file, ("training",), training)
+    defaults = grid_of(file, ("training",), training)
     if "training" in file.data and not tunings:
         with file.at("training"):
             raise UserError("[training] is for tunings, of which there are none; add a table, e.g. [tunings.lora].")
@@ -32,9 +32,11 @@ def read_tunings(file: TomlFile) -> tuple[TuningPlan, ...]:
 def _tuning(file: TomlFile, name: str, defaults: Grid) -> TuningPlan:
     place, table = ("tunings", name), file.table("tunings", name)
     tuning = _kind(file, name, table)
-    check_keys(file, place, table, ("tuning", *FIT_KEYS, *options_of(tuning)))
-    own = _grid(file, place, {key: value for key, value in table.items() if key != "tuning"})
-    return TuningPlan(name, tuning, settings({**defaults, **own}))
+    check_keys(file, place, table, ("tuning", *FIT_KEYS, *all_options_of(tuning)))
+    own = grid_of(file, place, {key: value for key, value in table.items() if key != "tuning"})
+    outdone = {"epochs": "steps", "steps": "epochs"}  # of what [training] says, by the table's own
+    shared = {key: values for key, values in defaults.items() if outdone.get(key) not in own}
+    return TuningPlan(name, tuning, settings({**shared, **own}))
 
 
 def _kind(file: TomlFile, name: str, table: Mapping[str, Any]) -> str:
@@ -50,7 +52,11 @@ def _kind(file: TomlFile, name: str, table: Mapping[str, Any]) -> str:
     return name
 
 
-def _grid(file: TomlFile, place: Place, table: Mapping[str, Any]) -> Grid:
+def grid_of(file: TomlFile, place: Place, table: Mapping[str, Any]) -> Grid:
+    """The values of a table's keys, which must be those of trainings and tunings."""
+    if "steps" in table and "epochs" in table:
+        with file.at(*place, "steps"):
+            raise UserError("'steps' and 'epochs' both say how long to train; give one of them.")
     kinds = {**FIT_KEYS, **OPTION_KEYS}
     return {key: _values(file, (*place, key), value, kinds[key].check) for key, value in table.items()}
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from common.errors import Interrupted, UserError
 from common.files import ensure_folder, write_json
 from common.provenance import now, peak_memory_mib, versions
-from study.cells import CHANGED, DONE, FAILED, FORMAT, NEEDS, TO_DO, Cell, Unit, hash_of, read_record, state_of
+from study.cells import CHANGED, DONE, FAILED, FORMAT, TO_DO, Cell, Unit, hash_of, needs, read_record, state_of
 from study.plan import Plan
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def look_at(cell: Cell, unit: Unit, materials: Materials) -> Look:
         return Look(state_of(record, None), error=error)
     state = state_of(record, inputs)
     if record is not None and state == DONE and products_missing(cell, record, materials.out):
-        users = [later for later in unit.cells if NEEDS.get(later.kind) == cell.kind]
+        users = [later for later in unit.cells if needs(later, cell)]
         state = DONE if all(look_at(user, unit, materials).state == DONE for user in users) else TO_DO
     return Look(state, inputs)
 

@@ -23,8 +23,16 @@ def draw_all(analysis: Analysis, collected: Collected, plan: Plan, folder: Path)
         from study.plots.inversion import draw_inversion
 
         inversion = draw_inversion(collected, plan, folder)
+    merging = []
+    if plan.merging is not None:
+        from study.plots.merging import draw_merging
+
+        merging = draw_merging(collected, plan, folder)
+    if not plan.tasks:
+        return [*inversion, *merging]
     return [
         *inversion,
+        *merging,
         *draw_scatter(analysis, folder, GAIN, f"gain_vs_{plan.predictor}"),
         *draw_components(analysis, folder, plan.components),
         *draw_scatter(analysis, folder, CHANGE, f"forgetting_vs_{plan.predictor}"),

@@ -12,6 +12,9 @@ from study.collected import Collected
 from study.inversion_notes import inversion_notes
 from study.inversion_report import inversion_lists, inversion_sections
 from study.inversion_results import inversion_headline, score_tables
+from study.merging_notes import merging_notes
+from study.merging_report import merging_lists, merging_sections
+from study.merging_results import merging_headline, merging_tables
 from study.plan import Plan
 from study.prediction import CHANGE, GAIN
 from study.published import PUBLISHED
@@ -26,6 +29,7 @@ ABOUT_NUMBERS = (
     "number itself. The CSV tables have all digits."
 )
 ABOUT_GAINS = "Accuracies are shares; gain is (after − zero-shot) / (1 − zero-shot)."
+ABOUT_MERGING = "Accuracies of merging are percentages; an average is given only where all of its tasks are known."
 ABOUT_INVERSION = "Scores of retrieval, and accuracies beside them, are percentages; of the revisited Oxford and Paris the easy protocol's."
 
 
@@ -34,6 +38,7 @@ def write_report(plan: Plan, collected: Collected, analysis: Analysis, figures: 
     sections = [
         _main_numbers(plan, collected, analysis),
         *(inversion_sections(plan, collected, figures) if plan.inversion else []),
+        *(merging_sections(plan, collected, figures) if plan.merging else []),
         *(_finetuning_sections(plan, collected, analysis, figures) if plan.tasks else []),
         Section("plan", "The plan", record.plan_blocks(plan)),
         Section("unfinished", "Failed and missing cells", record.unfinished_blocks(collected)),
@@ -45,6 +50,7 @@ def write_report(plan: Plan, collected: Collected, analysis: Analysis, figures: 
         results.scores_list(collected),
         results.trainings_list(collected),
         *inversion_lists(plan, collected),
+        *merging_lists(plan, collected),
     ]
     _write_tables(
         [*(block for section in document.sections for block in section.blocks if isinstance(block, Table)), *extra], out / "tables"
@@ -71,13 +77,14 @@ def _finetuning_sections(plan: Plan, collected: Collected, analysis: Analysis, f
 
 
 def _main_numbers(plan: Plan, collected: Collected, analysis: Analysis) -> Section:
-    tables = score_tables(collected, plan)
+    tables, merged = score_tables(collected, plan), merging_tables(collected, plan)
     blocks: list[Block] = []
-    if lines := [*headline(analysis), *inversion_headline(tables)]:
+    if lines := [*headline(analysis), *inversion_headline(tables), *merging_headline(merged)]:
         blocks.append(Bullets(lines))
-    if notes := [*analysis.notes, *inversion_notes(collected, plan, tables)]:
+    if notes := [*analysis.notes, *inversion_notes(collected, plan, tables), *merging_notes(collected, plan, merged)]:
         blocks += [Text("What to mind when reading these numbers:"), Bullets(notes)]
-    about = (ABOUT_NUMBERS, *([ABOUT_GAINS] if plan.tasks else []), *([ABOUT_INVERSION] if plan.inversion else []))
+    told = ((plan.tasks, ABOUT_GAINS), (plan.inversion, ABOUT_INVERSION), (plan.merging, ABOUT_MERGING))
+    about = (ABOUT_NUMBERS, *(sentence for there, sentence in told if there))
     return Section("main", "Main numbers", [*blocks, Text(" ".join(about))])
 
 

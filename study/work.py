@@ -24,9 +24,9 @@ from engine.training import RunFiles, TrainRequest, run_name, train
 from metrics.statistics import MetricError
 from models.checkpoint import checkpoint_sha256
 from models.selection import model_slug
-from models.tuning_options import TUNING_OPTIONS, TuningOptions
-from study import inversion_work
-from study.cells import Cell, Unit, hash_of
+from models.tuning_options import TuningOptions, all_options_of
+from study import inversion_work, merging_work
+from study.cells import Cell, Unit, hash_of, products_of
 from study.done import Done
 from study.inputs import chosen_training
 from study.materials import Materials
@@ -42,9 +42,8 @@ def do(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) 
 
 
 def products_missing(cell: Cell, record: Mapping[str, Any], out: Path) -> bool:
-    """Whether a finished cell's embeddings, checkpoint or pseudo-tokens are no longer there."""
-    file = record["results"].get({"embed": "file", "train": "checkpoint", "invert": "folder"}.get(cell.kind, ""))
-    return file is not None and not (out / file).exists()
+    """Whether a finished cell's embeddings, checkpoint, pseudo-tokens or merged encoders are no longer there."""
+    return any(not (out / file).exists() for file in products_of(cell, record))
 
 
 def _zero_shot(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any]) -> Done:
@@ -174,8 +173,15 @@ def _train(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, An
         "n_skipped": record["n_skipped"],
         "seconds": record["seconds"],
     }
-    images = request.fit.epochs * len(materials.task(request.dataset, "train"))
-    return Done(results, f"validation {results['best_validation']:.3f}", images, request.load.batch_size, runtime.seed)
+    told = f"validation {results['best_validation']:.3f}"
+    return Done(results, told, _images_seen(request, materials), request.load.batch_size, runtime.seed)
+
+
+def _images_seen(request: TrainRequest, materials: Materials) -> int:
+    """How many images went through the encoder in training, each as often as it did."""
+    if request.fit.steps:
+        return request.fit.steps * request.load.batch_size * request.accumulate
+    return request.fit.epochs * len(materials.task(request.dataset, "train"))
 
 
 def train_request(cell: Cell, materials: Materials, inputs: Mapping[str, Any]) -> TrainRequest:
@@ -184,8 +190,9 @@ def train_request(cell: Cell, materials: Materials, inputs: Mapping[str, Any]) -
     Its files lie in a folder of these inputs, so what is resumed is never a training of other weights or images.
     """
     key, values = cell.key, dict(cell.key["setting"])
-    options = {name: values[name] for name in TUNING_OPTIONS[key["tuning"]]}
-    fit = {name: values[name] for name in ("epochs", "lr", "wd", "optimizer", "schedule", "warmup", "clip_norm")}
+    options = {name: values[name] for name in all_options_of(key["tuning"]) if name in values}
+    names = ("epochs", "steps", "lr", "wd", "optimizer", "beta2", "schedule", "warmup", "clip_norm")
+    fit = {name: values[name] for name in names if name in values}
     load = replace(materials.load_options(materials.task(key["task"], "train")), batch_size=values["batch_size"])
     folder = ensure_folder(materials.out / "ckpts" / f"{cell.name}-{hash_of(inputs)[:8]}")
     return TrainRequest(
@@ -227,5 +234,6 @@ def _test(cell: Cell, unit: Unit, materials: Materials, inputs: Mapping[str, Any
 _WORK: Mapping[str, Callable[[Cell, Unit, Materials, Mapping[str, Any]], Done]] = {
     **{"zero_shot": _zero_shot, "embed": _embed, "measure": _measure, "train": _train, "test": _test},
     **{"invert": inversion_work.invert, "retrieve": inversion_work.retrieve, "misalignment": inversion_work.misalignment},
-    "inverted_zero_shot": inversion_work.inverted_zero_shot,
+    **{"inverted_zero_shot": inversion_work.inverted_zero_shot, "single_test": merging_work.single_test},
+    **{"merge": merging_work.merge_models, "merged_test": merging_work.merged_test},
 }

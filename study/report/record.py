@@ -12,6 +12,7 @@ from common.files import read_json
 from study.collected import Collected
 from study.plan import Plan
 from study.plan_inversion import InversionPlan
+from study.plan_merging import MergingPlan
 from study.report.document import Block, Code, Column, Line, Table
 
 SUMMED = ("seconds", "images_per_second", "peak_memory_mib", "created")  # differ from cell to cell, so are told in one number
@@ -23,6 +24,7 @@ def plan_blocks(plan: Plan) -> list[Block]:
         **_said(plan),
         **(_said_of_tunings(plan) if plan.tasks else {}),
         **(_said_of_inversion(plan.inversion, plan.models) if plan.inversion else {}),
+        **(_said_of_merging(plan.merging, plan) if plan.merging else {}),
     }
     rows = [Line((name, ", ".join(values) if isinstance(values, tuple) else values)) for name, values in said.items()]
     for of in plan.tunings:
@@ -68,6 +70,24 @@ def _said_of_inversion(of: InversionPlan, models: Sequence[str]) -> dict[str, An
             counts = dict.fromkeys(str(setting.num_pseudo_tokens) for setting in of.settings(shared.kind, model))
             said[f"{shared.kind}, pseudo-tokens of {model}"] = tuple(counts)
     return {name: value for name, value in said.items() if value}
+
+
+def _said_of_merging(of: MergingPlan, plan: Plan) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "tasks merged": tuple(_with_data_set(task, name) for task, name in of.tasks.items()),
+        "unseen tasks": tuple(_with_data_set(task, name) for task, name in of.eval_tasks.items()),
+        "corruptions": of.corruptions,
+        **{f"fine-tunes of {model}": source for model, source in of.fine_tunes.items()},
+        "seeds of merging": tuple(map(str, plan.seeds)),
+    }
+    if of.train is not None:
+        values = ", ".join(f"{name} {value}" for name, value in of.train.values(of.tuning).items() if value is not None)
+        said["fine-tunes, trained here"] = f"{of.tuning}: {values}"
+    return {name: value for name, value in said.items() if value}
+
+
+def _with_data_set(task: str, name: str) -> str:
+    return task if task == name else f"{task} ({name})"
 
 
 def unfinished_blocks(collected: Collected) -> list[Block]:

@@ -12,10 +12,11 @@ TUNINGS = {"lora": {"rank": 2}, "probe": {"lr": 0.01}}
 def write_plan(path: Path, training: dict[str, Any] = TRAINING, tunings: dict[str, Any] = TUNINGS, **top: Any) -> Path:
     """A plan with these keys above its first table; a value is written as JSON, which is TOML for what stands here."""
     asked = {"title": "A small study", "measures": ["iimm", "gap"], "val_p": 0.2, **top}
-    inversion = asked.pop("inversion", None)
+    others = {name: asked.pop(name) for name in ("inversion", "merging") if name in asked}
     tables = {"training": training} if training else {}
     tables |= {f"tunings.{name}": table for name, table in tunings.items()}
-    tables |= {} if inversion is None else dict(_tables("inversion", inversion))
+    for name, values in others.items():
+        tables |= dict(_tables(name, values))
     lines = [_line(name, value) for name, value in asked.items()]
     for table, values in tables.items():
         lines += [f"[{table}]", *(_line(name, value) for name, value in values.items())]
@@ -25,9 +26,15 @@ def write_plan(path: Path, training: dict[str, Any] = TRAINING, tunings: dict[st
 
 def write_inversion_plan(path: Path, top: dict[str, Any], **inversion: Any) -> Path:
     """A plan of inversion alone; a keyword's dictionary is a table below [inversion]."""
-    lines = [_line(name, value) for name, value in {"title": "A small inversion", **top}.items()]
-    for table, values in _tables("inversion", inversion):
-        lines += [f"[{table}]", *(_line(name, value) for name, value in values.items())]
+    return write_tables(path, {"title": "A small inversion", **top}, {"inversion": inversion})
+
+
+def write_tables(path: Path, top: dict[str, Any], tables: dict[str, dict[str, Any]]) -> Path:
+    """A plan with these keys above its first table, and these tables; a dictionary in one is a table below it."""
+    lines = [_line(name, value) for name, value in top.items()]
+    for name, values in tables.items():
+        for table, of in _tables(name, values):
+            lines += [f"[{table}]", *(_line(key, value) for key, value in of.items())]
     path.write_text("\n".join(lines) + "\n")
     return path
 

@@ -71,7 +71,9 @@ def test_only_full_tuning_is_applied_to_all_models(plan):
 def test_every_cell_has_a_file_of_its_own(plan, tmp_path):
     grid = {"lora": {"rank": [2, 4], "wd": [0.1, 0.01]}, "lora_small": {"tuning": "lora", "rank": 1}}
     inversion = {"image_tasks": TASKS, "zero_shot_tasks": TASKS, "misalignment": TASKS, "fuse": [0.5], "seeds": [1, 2]}
-    found = cells(plan(tunings=grid, seeds=[0, 1], models=["tiny", "clip"], inversion=inversion))
+    methods = {"ties": {"density": [0.1, 0.2]}, "own": {"method": "ties"}, "emr": {"per_model": True}, "wemoe": {}}
+    merging = {"tasks": TASKS, "corruptions": ["contrast-3"], "train": {"lr": 1e-3}, "methods": methods}
+    found = cells(plan(tunings=grid, seeds=[0, 1], models=["tiny", "clip"], inversion=inversion, merging=merging))
     paths = [cell.path(tmp_path) for cell in found]
     assert len(set(paths)) == len(paths)
     assert {path.parent.name for path in paths} == set(KINDS)

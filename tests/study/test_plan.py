@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 from engine.fit import OPTIMIZERS, FitOptions
 from models.augment import AUGMENTATIONS
-from models.tuning_options import LATER_OPTIONS, TUNING_OPTIONS, TuningOptions
+from models.tuning_options import TUNING_NAMES, TuningOptions, all_options_of
 from study import plan_keys
 from study.plan import FitSetting, Plan, Setting, TuningPlan
 
@@ -23,7 +23,7 @@ def test_a_label_of_the_only_setting_is_its_learning_rate() -> None:
 
 
 def test_every_key_that_may_vary_has_a_label() -> None:
-    values = {"clip_norm": 1.5}
+    values = {"clip_norm": 1.5, "steps": 5}
     for name in plan_keys.FIT_KEYS:
         assert Setting(TuningOptions(), FitSetting(**{name: values[name]} if name in values else {}), (name,)).label
     for name in plan_keys.OPTION_KEYS:
@@ -31,7 +31,14 @@ def test_every_key_that_may_vary_has_a_label() -> None:
 
 
 def test_labels_of_different_values_differ() -> None:
-    pairs = [("lora_mlp", False, True), ("lora_scale", 0.2, 0.20000001), ("probe_init", "text", "random"), ("train_blocks", 1, 11)]
+    pairs = [
+        ("lora_mlp", False, True),
+        ("lora_scale", 0.2, 0.20000001),
+        ("probe_init", "text", "random"),
+        ("train_blocks", 1, 11),
+        ("towers", "both", "text"),
+        ("lora_targets", "q,v", "q,k"),
+    ]
     for name, one, other in pairs:
         assert len({Setting(TuningOptions(**{name: value}), FitSetting(), (name,)).label for value in (one, other)}) == 2
 
@@ -46,15 +53,24 @@ def test_values_are_all_that_decides_a_run() -> None:
 def test_a_training_has_the_keys_and_defaults_of_the_training_script() -> None:
     published = FitOptions()
     shared = {item.name for item in fields(FitSetting)} & {item.name for item in fields(FitOptions)}
-    assert shared == {"epochs", "lr", "wd", "optimizer", "schedule", "warmup", "clip_norm"}
+    assert shared == {"epochs", "steps", "lr", "wd", "optimizer", "beta2", "schedule", "warmup", "clip_norm"}
     assert {name: FitSetting()[name] for name in shared} == {name: getattr(published, name) for name in shared}
 
 
+def test_what_came_later_is_said_only_where_it_is_not_the_default() -> None:
+    assert {*FitSetting().keys()} == {item.name for item in fields(FitSetting)} - {"steps", "beta2"}
+    later = dict(FitSetting(steps=9, beta2=0.5))
+    assert (later["steps"], later["beta2"]) == (9, 0.5)
+    assert "epochs" not in later  # which steps stand in for
+    setting = Setting(TuningOptions(towers="vision", lora_targets="q,v,mlp"), FitSetting())
+    assert {"towers": "vision", "lora_mlp": True}.items() <= setting.values("lora").items()
+    assert "lora_targets" not in setting.values("lora")
+
+
 def test_the_keys_of_a_plan_are_the_fields_that_they_fill() -> None:
-    assert [*plan_keys.FIT_KEYS] == [*FitSetting().keys()]
-    later = {name for names in LATER_OPTIONS.values() for name in names}  # which plans do not have
-    assert {*plan_keys.OPTION_KEYS} == {item.name for item in fields(TuningOptions)} - {"seed"} - later
-    assert {*plan_keys.OPTION_KEYS} == {name for names in TUNING_OPTIONS.values() for name in names}
+    assert [*plan_keys.FIT_KEYS] == [item.name for item in fields(FitSetting)]
+    assert {*plan_keys.OPTION_KEYS} == {item.name for item in fields(TuningOptions)} - {"seed"}
+    assert {*plan_keys.OPTION_KEYS} == {name for tuning in TUNING_NAMES for name in all_options_of(tuning)}
     assert {*plan_keys.TOP_KEYS} == {*get_type_hints(Plan)} - {"path"} | {"training"}
 
 
