@@ -6,11 +6,11 @@
     python train.py --dataset EuroSAT --config configs/merging/finetune.toml
     torchrun --nproc_per_node=4 train.py --dataset imagefolder:photos --model-name siglip --lr 1e-4
 
---model-name is an encoder, which is then fully fine-tuned, or a tuning (full, lora, l-lora, bias, attention, adapter, probe)
-of --base-model. With --towers vision the vision tower alone trains, as encoders that are to be merged need it: text tower,
-projections and logit scale stay those of the base. The loss is cross-entropy over the prompts of all classes. The checkpoint
-with the best validation accuracy and the last one go to --model-dir, under names that tell runs of a grid apart; with them a
-record of the run.
+--model-name is an encoder, which is then fully fine-tuned, or a tuning (full, lora, l-lora, bias, attention, adapter,
+parallel-adapter, probe) of --base-model. With --towers vision the vision tower alone trains, as encoders that are to be
+merged need it: text tower, projections and logit scale stay those of the base. The loss is cross-entropy over the prompts of
+all classes. The checkpoint with the best validation accuracy and the last one go to --model-dir, under names that tell runs
+of a grid apart; with them a record of the run.
 
 A run that is killed goes on with --resume, to the same weights. On SIGTERM and SIGUSR1 it saves its state and ends with
 status 75; a batch script that adds --resume can be submitted again until it ends with 0.
@@ -62,6 +62,9 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--lora-targets", default="q,v", help="lora, l-lora: what is updated, some of q,k,v,out (behind attention),mlp")
     model.add_argument("--adapter-ratio", type=non_negative, default=0.2, help="adapter: share of the adapter in the feature")
+    model.add_argument("--bottleneck", type=positive_int, default=64, help="parallel-adapter: width of its middle")
+    model.add_argument("--adapter-scale", type=non_negative, default=0.03, help="parallel-adapter: factor of its output")
+    model.add_argument("--adapter-dropout", type=non_negative, default=0.1, help="parallel-adapter: kept for train_adapter.py; off here")
     model.add_argument("--probe-init", choices=("random", "text"), default="random", help="probe: random, or the zero-shot classifier")
 
 

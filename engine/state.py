@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import UserError
 from models.tensors import read_safetensors, write_safetensors
@@ -35,13 +35,16 @@ class Progress:
 
 def save_state(
     path: Path,
-    parameters: Mapping[str, nn.Parameter],
+    parameters: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     scaler: Any,
-    progress: Progress,
+    progress: Any,
     settings: Mapping[str, Any],
 ) -> None:
-    """Write parameters, optimizer, gradient scaler and progress to one safetensors file."""
+    """Write parameters, optimizer, gradient scaler and progress, a dataclass such as :class:`Progress`, to one safetensors file.
+
+    ``parameters`` are those of the optimizer in its order; behind them may stand tensors that change without it.
+    """
     tensors = {f"parameter/{name}": value.detach() for name, value in parameters.items()}
     for name, value in parameters.items():
         for key, moment in optimizer.state.get(value, {}).items():
@@ -62,9 +65,14 @@ def _digest(described: Mapping[str, str]) -> str:
 
 
 def load_state(
-    path: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, scaler: Any, settings: Mapping[str, Any]
-) -> Progress:
-    """Read what :func:`save_state` wrote back into parameters, optimizer and scaler, in place; return the progress.
+    path: Path,
+    parameters: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    settings: Mapping[str, Any],
+    kind: Callable[..., Any] = Progress,
+) -> Any:
+    """Read what :func:`save_state` wrote back into parameters, optimizer and scaler, in place; return the progress, of its ``kind``.
 
     Raises :class:`UserError` when the file is damaged or was written by a run with other settings.
     """
@@ -78,7 +86,7 @@ def load_state(
     _restore_optimizer(list(parameters), optimizer, tensors)
     if scaler is not None:
         scaler.load_state_dict(json.loads(described["scaler"]))
-    return Progress(**json.loads(described["progress"]))
+    return kind(**json.loads(described["progress"]))
 
 
 def _check_settings(path: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -91,7 +99,7 @@ def _check_settings(path: Path, stored: Mapping[str, Any], settings: Mapping[str
             )
 
 
-def _restore_parameters(path: Path, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+def _restore_parameters(path: Path, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     stored = {name.removeprefix("parameter/") for name in tensors if name.startswith("parameter/")}
     if stored != set(parameters):
         raise UserError(f"'{path}' holds other parameters than this run trains; start anew with --overwrite.")

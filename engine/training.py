@@ -117,7 +117,7 @@ def train(runtime: Runtime, request: TrainRequest) -> RunFiles:
     :class:`~common.errors.Interrupted` when a signal asks to stop.
     """
     files = RunFiles.named(ensure_folder(request.model_dir), run_name(request, runtime.precision, runtime.seed))
-    if _must_run(runtime, request, files):
+    if must_run(runtime, files, resume=request.resume, overwrite=request.overwrite):
         with stopped_at_once():
             _train(runtime, request, files)
     return files
@@ -142,17 +142,17 @@ def _train(runtime: Runtime, request: TrainRequest, files: RunFiles) -> None:
     _finish(runtime, files, fit.run(), settings)
 
 
-def _must_run(runtime: Runtime, request: TrainRequest, files: RunFiles) -> bool:
+def must_run(runtime: Runtime, files: RunFiles, *, resume: bool, overwrite: bool) -> bool:
     """Whether there is work to do; an earlier run's files are neither overwritten nor mixed with unasked."""
     existing = files.existing()
-    if request.resume and files.record.exists():
-        runtime.say(f"finished already: {files.best}")
+    if resume and files.record.exists():
+        runtime.say(f"finished already: {files.best if files.best.exists() else files.last}")
         return False
-    if existing and not (request.resume or request.overwrite):
+    if existing and not (resume or overwrite):
         raise UserError(f"'{existing[0]}' exists; continue that run with --resume, or start anew with --overwrite.")
     runtime.accelerator.wait_for_everyone()
     if runtime.is_main:
-        for path in [*files.half_written(), *([] if request.resume else existing)]:
+        for path in [*files.half_written(), *([] if resume else existing)]:
             path.unlink()
     return True
 

@@ -19,8 +19,8 @@ KeysValues = tuple[Tensor, Tensor]  # of one block, each [B or 1, S, heads, widt
 
 
 def are_known(blocks: Sequence[nn.Module]) -> bool:
-    """Whether all ``blocks`` are of the kind that this module runs; others have to run themselves."""
-    plain = all(type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv") for block in blocks)
+    """Whether all ``blocks`` are of the kind that this module runs; others, as those with adapters, have to run themselves."""
+    plain = all(type(block) is ResidualAttentionBlock and not hasattr(block, "ln_1_kv") and not block._forward_hooks for block in blocks)
     return plain and all(type(block.mlp) is nn.Sequential for block in blocks)  # a routed MLP looks at all positions
 
 

@@ -79,16 +79,19 @@ class Encoder(nn.Module):
         return getattr(self.model, "logit_bias", None)
 
     def image_features(self, pixels: Tensor) -> Tensor:
-        """The image tower's unit vectors [B, D], before any adapter.
+        """The image tower's unit vectors [B, D], before any adapter behind it.
 
         ``pixels`` are preprocessed, float [B, 3, S, S], or bytes, uint8 [B, 3 or 1, H, W], for which what is left of the
         preprocessing is done here.
         """
+        return _unit(self.raw_image_features(pixels))
+
+    def raw_image_features(self, pixels: Tensor) -> Tensor:
+        """What the image tower gives, [B, D], of which :meth:`image_features` are the directions; ``pixels`` as there."""
         if pixels.dtype == torch.uint8:
             pixels = self.preprocess.of_bytes(pixels)
         features: Any = self.image_tower(pixels)
-        features = features[0] if isinstance(features, tuple) else features
-        return _unit(features)
+        return features[0] if isinstance(features, tuple) else features
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """The text tower's unit vectors [P, D] for ``tokens`` [P, L], before any adapter."""

@@ -7,6 +7,8 @@ of open_clip that they are made from.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from math import log2
 from typing import Any
 
@@ -108,6 +110,14 @@ class Preprocess(nn.Module):
             some = pixels[start : start + at_once]
             finished[start : start + at_once] = self.normalized(some if ready else self.geometry.of_batch(some))
         return finished
+
+
+def with_statistics(preprocess: Preprocess, mean: Sequence[float], std: Sequence[float]) -> Preprocess:
+    """A copy of ``preprocess`` on its device that subtracts another mean and divides by another deviation, each of three channels."""
+    other = copy.deepcopy(preprocess)
+    for buffer, values in ((other.mean, mean), (other.std, std)):
+        buffer.copy_(torch.tensor(values)[:, None, None])
+    return other
 
 
 def _shorter(size: Any) -> int:

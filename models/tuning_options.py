@@ -18,6 +18,7 @@ TUNING_OPTIONS: dict[str, tuple[str, ...]] = {
     "bias": ("train_blocks",),
     "attention": ("train_blocks",),
     "adapter": ("reduction", "adapter_ratio"),
+    "parallel-adapter": ("bottleneck", "adapter_scale", "adapter_dropout"),
     "probe": ("probe_init",),
 }
 # Those that came later. Files and names say them only where they are not the default, so what was written before keeps its meaning.
@@ -49,15 +50,21 @@ class TuningOptions:
     train_blocks: int = 12  # the last blocks of each tower, for bias and attention
     reduction: int = 4  # embedding width / bottleneck width of the CLIP-Adapter
     adapter_ratio: float = 0.2  # share of the adapter's output in the embedding
+    bottleneck: int = 64  # width of a parallel adapter's middle
+    adapter_scale: float = 0.03  # what a parallel adapter's output is multiplied by
+    adapter_dropout: float = 0.1  # of a parallel adapter's middle, in train_adapter.py only
     probe_init: str = "random"  # or "text": the class text embeddings
     seed: int = 0  # of whatever is drawn at the start
 
     def __post_init__(self) -> None:
-        for name in ("rank", "train_blocks", "reduction"):
+        for name in ("rank", "train_blocks", "reduction", "bottleneck"):
             if getattr(self, name) < 1:
                 raise UserError(f"{flag(name)} must be at least 1, not {getattr(self, name)}.")
-        if not math.isfinite(self.lora_scale):
-            raise UserError(f"--lora-scale must be a finite number, not {self.lora_scale}.")
+        for name in ("lora_scale", "adapter_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{flag(name)} must be a finite number, not {getattr(self, name)}.")
+        if not 0 <= self.adapter_dropout < 1:
+            raise UserError(f"--adapter-dropout must be at least 0 and less than 1, not {self.adapter_dropout:g}.")
         if not 0 <= self.adapter_ratio <= 1:
             raise UserError(f"--adapter-ratio must lie between 0 and 1, not {self.adapter_ratio:g}.")
         if self.probe_init not in PROBE_INITS:
@@ -132,5 +139,8 @@ _TAG_PARTS: dict[str, Callable[[Any], str]] = {
     "train_blocks": "b{}".format,
     "reduction": "r{}".format,
     "adapter_ratio": lambda value: f"a{exact(value)}",
+    "bottleneck": "b{}".format,
+    "adapter_scale": lambda value: f"s{exact(value)}",
+    "adapter_dropout": lambda value: f"d{exact(value)}",
     "probe_init": lambda value: "" if value == "random" else value,
 }

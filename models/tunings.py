@@ -18,6 +18,7 @@ from models.adapter import ClipAdapter, LinearProbe
 from models.encoder import Encoder
 from models.linearized import train_linearized
 from models.lora import LowRank, add_lora
+from models.parallel_adapter import add_parallel_adapters, parallel_adapters
 from models.parts import Tower, bias_parameters, last_blocks, no_place, projections_in, text_tower, towers
 from models.projections import without_projections
 from models.tuning_options import TUNING_NAMES, TuningOptions, all_options_of, tuning_tag
@@ -171,6 +172,12 @@ def _adapter(encoder: Encoder, options: TuningOptions, classes: Classes) -> None
     encoder.text_adapter = text.to(encoder.device)
 
 
+def _parallel_adapter(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
+    add_parallel_adapters(encoder, options.bottleneck, options.adapter_scale, options.adapter_dropout, options.seed)
+    for adapter in parallel_adapters(encoder).values():
+        adapter.requires_grad_(True)
+
+
 def _probe(encoder: Encoder, options: TuningOptions, classes: Classes) -> None:
     if not classes.names:
         raise ValueError("a probe needs the class names")
@@ -191,6 +198,11 @@ TUNINGS: dict[str, Tuning] = {
         Tuning("bias", "BitFit: every bias in the last blocks of both towers", _bias),
         Tuning("attention", "the Q, K and V weights in the last blocks of both towers", _attention),
         Tuning("adapter", "CLIP-Adapter: a bottleneck on the image and on the text embeddings", _adapter),
+        Tuning(
+            "parallel-adapter",
+            "a bottleneck beside the MLP of each block of the image tower, to be switched off at will",
+            _parallel_adapter,
+        ),
         Tuning("probe", "a linear classifier on the image embeddings", _probe),
     )
 }

@@ -273,7 +273,7 @@ def test_other_architectures_have_no_such_form(build: Callable[[], nn.Module], t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("tuning", "to"), [("adapter", "huggingface"), ("probe", "peft")])
+@pytest.mark.parametrize(("tuning", "to"), [("adapter", "huggingface"), ("parallel-adapter", "huggingface"), ("probe", "peft")])
 def test_what_stands_behind_the_towers_has_no_such_form(tuning: str, to: str, model: str, tmp_path: Path) -> None:
     path, _ = tuned(model, tuning, tmp_path)
     run_here("export", "--model-path", path, "--to", to, "--out", tmp_path / "out").refused("adapter or a probe has no Hugging Face form")

@@ -41,12 +41,16 @@ def open_images_task(name: str, split: str, data_dir: Path) -> Task:
     if split != "train":
         raise UserError(f"{name} is for training adapters and has no {split} split; test on another data set.")
     images = find(name, data_dir, f"{FOLDER}/images")
-    table = _table(name, data_dir)
+    return listed_images(name, _table(name, data_dir), images)
+
+
+def listed_images(name: str, table: Path, images: Path) -> Task:
+    """The images of a table as above in a folder, as a training split; a :class:`UserError` when the table is not such a one."""
     ids, labels = _columns(table)
     classes = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return Task(
         name=name,
-        split=split,
+        split="train",
         samples=ImageFiles.of(images, [_file(image_id) for image_id in ids]),
         labels=np.array([classes[label] for label in labels], dtype=np.int64),
         classnames=tuple(classes),

@@ -20,6 +20,7 @@ from models.huggingface.clip_config import clip_model_config, huggingface_config
 from models.huggingface.config import Config
 from models.huggingface.tokenizer import write_tokenizer
 from models.lora import folded_state_dict, lora_weights
+from models.parallel_adapter import parallel_adapters
 from models.tensors import write_safetensors
 
 TOLERANCE = 1e-4  # between unit features that two orders of the same arithmetic give
@@ -106,8 +107,9 @@ def _adapter_config(encoder: Encoder, scale: float, rank: int, modules: list[str
 
 
 def _refuse_additions(encoder: Encoder) -> None:
-    """An adapter or a probe stands behind the towers, where a Hugging Face CLIP has nothing."""
-    if encoder.probe is not None or any(True for adapter in (encoder.image_adapter, encoder.text_adapter) for _ in adapter.parameters()):
+    """An adapter or a probe stands behind the towers or beside their MLPs, where a Hugging Face CLIP has nothing."""
+    behind = any(True for adapter in (encoder.image_adapter, encoder.text_adapter) for _ in adapter.parameters())
+    if encoder.probe is not None or behind or parallel_adapters(encoder):
         raise UserError("An adapter or a probe has no Hugging Face form; what was tuned by full, lora, l-lora, bias or attention has one.")
 
 

@@ -60,7 +60,7 @@ BUILD: dict[str, Callable[[], Encoder]] = {
     "convnext": lambda: small.encoder(small.convnext()),
 }
 CONVOLUTIONAL = ("resnet", "convnext")
-WITHOUT_PLACE = [(name, tuning) for name in CONVOLUTIONAL for tuning in ("lora", "l-lora", "attention")]
+WITHOUT_PLACE = [(name, tuning) for name in CONVOLUTIONAL for tuning in ("lora", "l-lora", "attention", "parallel-adapter")]
 
 
 @pytest.fixture
@@ -143,9 +143,8 @@ def test_every_tuning_trains_what_it_marks_and_nothing_else(name: str, tuning: s
 @pytest.mark.parametrize(("name", "tuning"), WITHOUT_PLACE)
 def test_a_convolutional_tower_has_no_place_for_attention(name: str, tuning: str) -> None:
     encoder = BUILD[name]()
-    with pytest.raises(
-        UserError, match=r"^The image tower of 'small' \(\w+\) has no attention .* use one of: full, bias, adapter, probe\.$"
-    ):
+    lacks = r"(attention|blocks of a plain vision transformer)"
+    with pytest.raises(UserError, match=rf"^The image tower of 'small' \(\w+\) has no {lacks}.* use one of: full, bias, adapter, probe\.$"):
         _tune(encoder, tuning)
     assert not trained_parameters(encoder)
 
@@ -279,7 +278,8 @@ def test_a_probe_without_what_it_needs_is_a_programming_error(clip: Encoder) -> 
 @pytest.mark.parametrize("build", [small.clip, small.custom_text])
 def test_which_towers_are_frozen(build: Callable[[], nn.Module]) -> None:
     frozen = {name: (towers_are_frozen(encoder), text_tower_is_frozen(encoder)) for name, encoder in _each_tuned(build)}
-    assert frozen == {name: (name in ("adapter", "probe"),) * 2 for name in TUNING_NAMES}
+    alike = {name: (name in ("adapter", "probe"),) * 2 for name in TUNING_NAMES}
+    assert frozen == {**alike, "parallel-adapter": (False, True)}  # which the image tower alone has
     encoder = small.encoder(build())
     encoder.image_tower.requires_grad_(True)
     assert (towers_are_frozen(encoder), text_tower_is_frozen(encoder)) == (False, True)

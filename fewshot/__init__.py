@@ -1,0 +1,1 @@
+"""Few-shot classification with and without training, and adapters that reduce the overlap of image similarities."""

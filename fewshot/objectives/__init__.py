@@ -1,0 +1,1 @@
+"""What adapters can be trained for, one file each; see :mod:`fewshot.objective`."""
