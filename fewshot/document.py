@@ -1,0 +1,67 @@
+"""The documentation's table of few-shot methods, made from METHODS, with the published grids and values.
+
+python -m fewshot.document > docs/few_shot.md
+"""
+
+from __future__ import annotations
+
+from fewshot.method import Method
+from fewshot.published import APE, OTHER_APE, OTHER_TIP, TIP, ApeScale, TipScale
+from fewshot.table import METHODS
+
+HEAD = """# Few-shot methods
+
+Made from `fewshot/table.py` by `python -m fewshot.document > docs/few_shot.md`. The formula of each method, with its source, stands in
+its file in `fewshot/methods/`. Methods that end in `_corrected` compare images by the features of an adapter that `train_adapter.py`
+made; their zero-shot logits are those of the original features, since an adapter breaks the alignment with the texts.
+
+| name | what it is | trains | needs an adapter | source |
+|---|---|---|---|---|
+"""
+
+SEARCH = """
+## Hyper-parameters
+
+Logits are zero-shot logits plus alpha times the similarities to the labelled images, which fall off with beta; gamma weighs the
+divergences of Tip-X and the surprise of APE. All are chosen on validation images, never on those of the test.
+
+- `--search exact` (default): the best alpha of all real numbers for each beta (and gamma) of the grid, then gamma, beta and alpha in turn
+  from the best of these. On validation images it is never worse than the grid. Of equally good intervals of alpha, the middle of
+  the widest.
+- `--search grid`: the first best point of a released grid, in its order, with the counts that evaluating every point gives.
+- `--search fixed`: the values below, beta 1, gamma 0.1 for APE and 1 for Tip-X (of which none is published). They are also used where
+  there is no validation image.
+- `--grid overlap` (default): 200 alphas from 0 to 20, 20 betas from 0 to 20, for Tip-X 50 gammas from 0 to 30, alpha outside.
+  `--grid own`: 20 alphas and 200 betas from 0.1 towards the ends below, beta outside; for Tip-X 20 alphas from 0.1 towards 50, 200 betas
+  from 1 towards 50, 50 gammas from 0.1 towards 30. APE always has its own, with 20 gammas from 0 (ImageNet: 5).
+- `--as-released`: Tip-X brings divergences to the range of similarities by the images it is tested on, so that predictions depend on
+  them (by default by the validation images); APE smooths probabilities by 1e-6.
+
+| data set | Tip-Adapter: beta, alpha to | alpha | APE: beta, alpha, gamma to | alpha | channels of 1024 | w |
+|---|---|---|---|---|---|---|
+"""
+
+
+def _row(method: Method) -> str:
+    cells = (f"`{method.name}`", method.description, _yes(method.trains), _yes(method.needs_adapter), method.paper)
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else ""
+
+
+def _values(dataset: str, tip: TipScale, ape: ApeScale) -> str:
+    ends = f"{ape.beta:g}, {ape.alpha:g}, {ape.gamma:g}"
+    weights = ", ".join(f"{weight:g}" for weight in ape.weights)
+    return f"| {dataset} | {tip.beta:g}, {tip.alpha:g} | {tip.init_alpha:g} | {ends} | {ape.init_alpha:g} | {ape.channels} | {weights} |\n"
+
+
+def document() -> str:
+    """The page as Markdown."""
+    values = [_values(dataset, tip, APE[dataset]) for dataset, tip in TIP.items()]
+    return HEAD + "".join(map(_row, METHODS.values())) + SEARCH + "".join(values) + _values("others", OTHER_TIP, OTHER_APE)
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,200 @@
+"""For which alphas an image is classified correctly: all of them at once, instead of a grid.
+
+Logits are affine in alpha, z + alpha l. With label y, n_c = z_y - z_c and d_c = l_c - l_y, the image is classified correctly
+while alpha d_c < n_c for every other class c: between the greatest n_c / d_c of classes with d_c < 0 and the least of classes with
+d_c > 0. So one pass over the logits tells the accuracy for all real alphas, and so do the points of a grid for which it is sorted in.
+
+Computed logits are rounded, and where two of them tie, argmax takes the first class. Both matter only within rounding of an end of
+the interval. So each image has two intervals: in one it is certainly classified correctly in float32, outside the other certainly
+not. Grid points between the two, one in a hundred images, are evaluated plainly: counts are those of evaluating every point.
+This holds for alphas of at least 0, with which rounding grows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROUNDING = 2.0**-20  # of the image's greatest logit: 16 units in the last place, above all roundings of two logits and of their quotient
+INFINITE = 1e30  # stands for infinity, which times 0 were no number
+PAIRS = 2**22  # numbers gathered at once for plain evaluation
+_ONE = torch.ones(())
+
+Interval = tuple[Tensor, Tensor]  # least and greatest alpha of each image, [n] each; empty where the first is not below the second
+
+
+class Best(NamedTuple):
+    """The alpha at which most images are classified correctly, and how many; the ends of the interval that it is in the middle of."""
+
+    alpha: float
+    correct: int
+    low: float
+    high: float
+
+
+class _Bounds:
+    """What n / d [n, C] bounds for one d, of alphas of at least 0: from above where d >= 0, from below where d < 0.
+
+    Where the sign is the other one, the quotient is multiplied by 0, and an infinite bound is added to it above. Signs are numbers
+    here, since comparisons and selections take several times as long.
+    """
+
+    def __init__(self, d: Tensor) -> None:
+        inverse = d.reciprocal()
+        self.below = inverse.clamp(max=0)
+        self.above = inverse.clamp_(min=0)
+        self.infinite = torch.copysign(_ONE.to(d.device), d).sub_(1).mul_(-INFINITE / 2)
+
+    def interval(self, n: Tensor) -> Interval:
+        return (n * self.below).amax(dim=1), torch.addcmul(self.infinite, n, self.above).amin(dim=1)
+
+
+class Base:
+    """What alpha * slope is added to: ``base + gamma * shift`` [n, C] of images with ``labels`` [n], for any gamma."""
+
+    def __init__(self, base: Tensor, labels: Tensor, shift: Tensor | None = None) -> None:
+        self.base, self.shift, self.labels = base, shift, labels
+        self.lead = ahead(base, labels)
+        self.shift_lead = None if shift is None else ahead(shift, labels, own=0.0)
+        self.greatest = _greatest(base)
+        self.greatest_shift = None if shift is None else _greatest(shift)
+
+    def at(self, gamma: float) -> tuple[Tensor, Tensor]:
+        """The lead n [n, C] of the label over each class without a slope, and by how much rounding may falsify it."""
+        if self.shift_lead is None or self.greatest_shift is None:
+            return self.lead, ROUNDING * self.greatest
+        return torch.add(self.lead, self.shift_lead, alpha=gamma), ROUNDING * (self.greatest + abs(gamma) * self.greatest_shift)
+
+    def logits(self, slope: Tensor, rows: Tensor, alphas: Tensor, gamma: float) -> Tensor:
+        """Logits [P, C] of some images, each at an alpha of its own, computed as :class:`fewshot.affine.Affine` does."""
+        base = self.base[rows]
+        if self.shift is not None:
+            base = base + gamma * self.shift[rows]
+        return base + alphas[:, None] * slope[rows]
+
+
+class Sweep:
+    """All alphas for one ``slope`` [n, C]."""
+
+    def __init__(self, base: Base, slope: Tensor) -> None:
+        self.base, self.slope = base, slope
+        d = slope - slope.gather(1, base.labels[:, None])
+        slack = ROUNDING * _greatest(slope)
+        self._certain = _Bounds(d.add_(slack))
+        self._possible = _Bounds(d.sub_(2 * slack))
+
+    def certain(self, gamma: float = 0.0) -> Interval:
+        """Where each image is certainly classified correctly: its computed logits are in no way a tie."""
+        lead, slack = self.base.at(gamma)
+        return self._certain.interval(lead - slack)
+
+    def possible(self, gamma: float = 0.0) -> Interval:
+        """Outside of which each image is certainly not classified correctly."""
+        lead, slack = self.base.at(gamma)
+        return self._possible.interval(lead + slack)
+
+    def counts(self, alphas: Tensor, gamma: float = 0.0, certain: Interval | None = None, lines: int = 1) -> Tensor:
+        """Images that are classified correctly at each of ``alphas`` [A], ascending, float32: int64 [lines, A], as by evaluating each.
+
+        The n images may be those of several ``lines``, one after the other, which are counted apart.
+        """
+        first, last = _places(alphas, *self.possible(gamma))
+        surely_first, surely_last = _places(alphas, *(self.certain(gamma) if certain is None else certain))
+        empty = surely_last <= surely_first
+        surely_first = torch.where(empty, first, surely_first.clamp(first, last))
+        surely_last = torch.where(empty, first, surely_last.clamp(first, last))
+        size = len(alphas) + 1
+        line = torch.arange(lines, device=alphas.device).repeat_interleave(len(first) // lines) * size
+        begun, ended = (torch.bincount(place + line, minlength=lines * size) for place in (surely_first, surely_last))
+        counts = (begun - ended).view(lines, size).cumsum(dim=1)
+        starts, lengths = torch.cat([first, surely_last]), torch.cat([surely_first - first, last - surely_last])
+        self._count_plainly(counts.view(-1), line, alphas, gamma, starts, lengths)
+        return counts[:, :-1]
+
+    def _count_plainly(self, counts: Tensor, line: Tensor, alphas: Tensor, gamma: float, starts: Tensor, lengths: Tensor) -> None:
+        """Add to ``counts`` what plain evaluation says of ``lengths`` [2n] grid points from ``starts`` [2n] on.
+
+        ``line`` [n] tells where the counts of each image begin.
+        """
+        some = lengths.nonzero().squeeze(1)
+        for part in some.split(max(1, PAIRS // (self.slope.shape[1] * len(alphas)))):
+            length = lengths[part]
+            rows = part.remainder(len(self.slope)).repeat_interleave(length)
+            within = torch.arange(len(rows), device=rows.device) - (length.cumsum(0) - length).repeat_interleave(length)
+            at = starts[part].repeat_interleave(length) + within
+            right = self.base.logits(self.slope, rows, alphas[at], gamma).argmax(dim=1) == self.base.labels[rows]
+            counts += torch.bincount((line[rows] + at)[right], minlength=len(counts))
+
+
+def ahead(values: Tensor, labels: Tensor, own: float = INFINITE) -> Tensor:
+    """values_y - values_c for each class c [n, C], and ``own`` for the label y itself."""
+    of_label = values.gather(1, labels[:, None])
+    return (of_label - values).scatter_(1, labels[:, None], own)
+
+
+def _greatest(values: Tensor) -> Tensor:
+    """The greatest magnitude of each image [n, 1]."""
+    return torch.maximum(values.amax(dim=1, keepdim=True), -values.amin(dim=1, keepdim=True))
+
+
+def _places(alphas: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """The grid points in [low, high]: the first, and the one after the last. An end that is NaN, 0 / 0, makes it empty."""
+    empty = ~(low <= high)
+    first = torch.searchsorted(alphas, low).masked_fill_(empty, 0)
+    return first, torch.searchsorted(alphas, high, right=True).masked_fill_(empty, 0)
+
+
+def correct_intervals(base: Tensor, slope: Tensor, labels: Tensor) -> Interval:
+    """The least and the greatest alpha, [N] each, between which argmax(base + alpha * slope) is the label of each image.
+
+    ``base`` and ``slope`` [N, C], ``labels`` [N]. Ends are where two classes tie; +-inf where there is none. Empty intervals end
+    before they start, or at NaN.
+
+    >>> low, high = correct_intervals(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    >>> low.item(), high.item()
+    (1.0, inf)
+    """
+    n, d = ahead(base, labels, own=torch.inf), slope - slope.gather(1, labels[:, None])
+    quotients = n / d
+    return quotients.masked_fill(d >= 0, -torch.inf).amax(dim=1), quotients.masked_fill(d < 0, torch.inf).amin(dim=1)
+
+
+def counts_on_grid(base: Tensor, slope: Tensor, labels: Tensor, alphas: Tensor) -> Tensor:
+    """How many images argmax(base + alpha * slope) classifies correctly at each of ``alphas`` [A], ascending: int64 [A].
+
+    Bit-equal to evaluating every point in float32, at the price of a few of them. Raises ValueError for a negative alpha.
+    """
+    if alphas[0] < 0:
+        raise ValueError(f"alphas must be at least 0, not {alphas[0]:g}")
+    return Sweep(Base(base, labels), slope).counts(alphas.to(base.dtype))[0]
+
+
+def best_alpha(base: Tensor, slope: Tensor, labels: Tensor, low: float = 0.0, high: float = 20.0) -> Best:
+    """The alpha in [low, high] that classifies most images correctly, of all real numbers.
+
+    Of the intervals that are equally good, the middle of the widest: small changes of the images matter least there. ``correct``
+    is confirmed by a plain argmax. Raises ValueError for a negative ``low``.
+    """
+    if low < 0:
+        raise ValueError(f"alphas must be at least 0, not {low:g}")
+    best = best_in(*Sweep(Base(base, labels), slope).certain(), low, high)
+    return best._replace(correct=int(((base + best.alpha * slope).argmax(dim=1) == labels).sum()))
+
+
+def best_in(lows: Tensor, highs: Tensor, low: float, high: float) -> Best:
+    """The middle of the widest part of [low, high] that lies in the most intervals [n]; float32, ``correct`` those it lies in."""
+    some = (lows <= highs) & (lows <= high) & (highs >= low)
+    starts, ends = lows[some].clamp(min=low), highs[some].clamp(max=high)
+    ends_of_range = starts.new_tensor([low, high])
+    points = torch.cat([ends_of_range, starts, ends]).sort().values
+    left, right = points[:-1], points[1:]
+    starts, ends = starts.sort().values, ends.sort().values
+    inside = torch.searchsorted(starts, left, right=True) - torch.searchsorted(ends, left, right=True)
+    inside = inside.masked_fill_(right <= left, -1)
+    most = inside.max()
+    widest = torch.where(inside == most, right - left, -1.0).argmax()
+    ends_of_best = torch.stack([left[widest], right[widest]]).tolist()
+    alpha = torch.tensor(sum(ends_of_best) / 2, dtype=torch.float32).item()
+    return Best(alpha, int(most), *ends_of_best)
