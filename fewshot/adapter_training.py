@@ -86,6 +86,7 @@ def run_name(request: AdapterRequest, runtime: Runtime) -> str:
         f"val{exact(request.val_p)}": request.val_p != 0.1,
         f"val-{task_slug(request.val_dataset or '')}": request.val_dataset is not None,
         f"keep-{fit.keep}": fit.keep != "last",
+        f"every{fit.validate_every}": fit.keep == "overlap" and fit.validate_every is not None,  # decides which are kept
         "fulldecode": load.full_decode,
         slug(request.attempt or "0"): bool(request.attempt),
     }

@@ -29,7 +29,6 @@ from fewshot import augmented
 from fewshot.augmented import views_of
 from fewshot.data import Features
 from fewshot.feature_files import Rows, keep, kept
-from inversion.features import preprocessing
 from models.encoder import Encoder
 from models.parallel_adapter import NAME, adapted_and_original, without_adapters
 from models.selection import Selection
@@ -102,7 +101,7 @@ class Towers:
             "base_sha256": self.selection.sha256 if header is None else header.base_sha256,
             "adapter_sha256": self.selection.sha256 if kind == ADAPTED else "",
             "modules_sha256": self._modules_sha256,
-            "preprocess": preprocessing(self.encoder),
+            "preprocess": self.encoder.preprocess.description,
             "precision": self.runtime.precision,
         }
 

@@ -21,7 +21,7 @@ class FewShotOptions:
         Without validation images, values are always fixed.
     ``grid``
         ``overlap`` is that of the overlap correction's code, the same for all data sets; ``own`` that of each method's own code,
-        for Tip-Adapter and APE one for each data set. APE and methods that train have only their own.
+        for Tip-Adapter and APE one for each data set. APE and APE-T have only their own.
     ``as_released``
         what the released code does where that differs: Tip-X rescales by statistics of the images it is tested on, APE smooths.
     """

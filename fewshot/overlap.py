@@ -15,11 +15,11 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.provenance import now, versions
+from common.text import aligned
 from datasets.registry import task_slug
 from datasets.task import Task
 from fewshot.features import ADAPTED, ORIGINAL, Towers
 from fewshot.intra_modal import intra_modal
-from merging.report import aligned
 from metrics.statistics import MetricError
 
 MOST = 10_000  # images: the pairs of more would take minutes, and these are 50 million already

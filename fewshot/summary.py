@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.text import aligned
 from fewshot import overlap
 from fewshot.figures import draw_accuracy, draw_overlap
 from fewshot.gains import ALL_SHOTS, LEAST, Correlation, correlations, mean_gains
 from fewshot.overlap import Overlap
 from fewshot.results import Result, all_results, means, write_accuracy_table, write_cells_table, write_table
 from fewshot.tables import accuracy_tables
-from merging.report import aligned
 
 
 def summarise(out: Path, results: Sequence[Result], overlaps: Sequence[Overlap]) -> str:

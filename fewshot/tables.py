@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
+from common.text import aligned
 from fewshot.results import ARROW, Mean
-from merging.report import aligned
 
 Means = Mapping[tuple[str, str, int], Mean]
 AVERAGE = "mean of the data sets"

@@ -77,14 +77,8 @@ def identity(runtime: Runtime, selection: Selection, collection: Collection, loa
         "projected": str(projected),
     }
     if collection.modality == "image":
-        decides |= {"decode": load.decode, "preprocess": preprocessing(encoder), "pillow": PIL.__version__}
+        decides |= {"decode": load.decode, "preprocess": encoder.preprocess.description, "pillow": PIL.__version__}
     return decides
-
-
-def preprocessing(encoder: Encoder) -> str:
-    """What is done to an image before it enters the image tower, in words that are the same for the same."""
-    preprocess = encoder.preprocess
-    return repr((preprocess.geometry.steps, preprocess.mean.flatten().tolist(), preprocess.std.flatten().tolist()))
 
 
 def architecture(encoder: Encoder) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from engine.embed import LoadOptions
 from engine.runtime import Runtime
-from inversion.features import architecture, preprocessing
+from inversion.features import architecture
 from inversion.items import CLASSES, Items
 from inversion.optimise import InversionOptions, Tower
 from inversion.pseudo_image import PseudoImage
@@ -66,7 +66,7 @@ def make_job(
         **_of_options(setting.options),
         "precision": runtime.precision,
         "decode": load.decode if kind == "oti" else None,
-        "preprocess": preprocessing(encoder) if kind == "oti" else None,
+        "preprocess": encoder.preprocess.description if kind == "oti" else None,
         "exp_name": exp_name,
     }
     folder = inversion_folder(outfolder, kind, exp_name, items.name, items.split, items.side)

@@ -27,7 +27,7 @@ from datasets.retrieval.collection import Collection
 from datasets.retrieval.task import RetrievalTask
 from engine.embed import LoadOptions
 from engine.runtime import Runtime
-from inversion.features import architecture, native_features, preprocessing
+from inversion.features import architecture, native_features
 from inversion.items import CLASSES, class_prompts
 from inversion.pseudo_tokens import HYPERPARAMETERS, OUTFOLDER, PseudoTokens, command, inversion_folder, load_pseudo_tokens
 from models.selection import Selection
@@ -177,7 +177,7 @@ def check_encoder(folder: Path, made: Mapping[str, Any], selection: Selection) -
     own = {
         "checkpoint_sha256": (selection.sha256, "weights are not those of"),
         "architecture": (architecture(selection.encoder), "architecture (activation, heads) is not that of"),  # with the same weights
-        "preprocess": (preprocessing(selection.encoder), "preprocessing of images is not that of"),  # None of texts
+        "preprocess": (selection.encoder.preprocess.description, "preprocessing of images is not that of"),  # None of texts
     }
     for key, (value, differs) in own.items():
         if made.get(key) not in (None, value):

@@ -21,6 +21,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import ensure_folder, write_json
+from common.text import aligned
 from datasets.task import Task
 from merging.evaluate import Scores
 
@@ -99,15 +100,6 @@ def counts_table(evaluated: Evaluated, seen: Sequence[str] = (), published: Mapp
         if published:
             lines[-1].append(f"{100 * published[name]:.1f}" if name in published else "")
     return aligned(lines)
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Cells in columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]).rstrip()
-        for line in lines
-    )
 
 
 def _groups(tasks: Iterable[str], seen: Sequence[str]) -> dict[str, list[str]]:

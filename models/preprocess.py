@@ -93,6 +93,11 @@ class Preprocess(nn.Module):
         self.register_buffer("mean", torch.tensor(normalize.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(normalize.std)[:, None, None], persistent=False)
 
+    @property
+    def description(self) -> str:
+        """What is done to an image, in words that are the same for the same."""
+        return repr((self.geometry.steps, self.mean.flatten().tolist(), self.std.flatten().tolist()))
+
     def forward(self, image: Image.Image) -> Tensor:
         """What the image tower takes, for one RGB image, on the device of the encoder."""
         return self.normalized(self.geometry(image))

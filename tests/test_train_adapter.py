@@ -264,7 +264,7 @@ def test_help_imports_no_torch():
         (["--objective", "supervized"], ["--objective", "invalid choice", "supervised"]),
         (["--oi-root", "x"], ["--oi-root", "--images-path"]),
         (["--images-path", "no.csv"], ["--images-path", "--oi-root"]),
-        (["--images-path", "no.csv", "--oi-root", "x"], ["no.csv"]),
+        (["--images-path", "no.csv", "--oi-root", "x"], ["There is no table", "no.csv"]),
         (["--dataset", "Shapes-Knd"], ["Unknown data set 'Shapes-Knd'", "Shapes-Kind"]),
         (["--val-p", 0.05], ["The overlap of the 1 validation images", "cannot be measured"]),
         (["--lr", 1e30], ["The loss became", "--lr"]),

@@ -72,6 +72,8 @@ def _table(name: str, data_dir: Path) -> Path:
 
 def _columns(table: Path) -> tuple[list[str], list[str]]:
     """The ids and the class names of all rows."""
+    if not table.is_file():
+        raise UserError(f"There is no table '{table}'; expected a CSV file with the columns {IDS[0]} and {LABELS[0]}.")
     rows = read_csv(table)
     if not rows:
         raise UserError(f"'{table}' lists no image; expected a header line with {IDS[0]} and {LABELS[0]}, and a row per image.")
