@@ -44,7 +44,7 @@ def _add_task(parser: Parser) -> None:
         "--methods",
         nargs="+",
         metavar="NAME",
-        help="what --list lists, training-free or all, which has the costly clip_lora (default: training-free; corrected ones with --adapter)",
+        help="what --list lists, training-free, or all, with the costly clip_lora (default: training-free; corrected ones with --adapter)",
     )
     group.add_argument(
         "--transfer",

@@ -26,8 +26,8 @@ Logits are zero-shot logits plus alpha times the similarities to the labelled im
 divergences of Tip-X and the surprise of APE. All are chosen on validation images, never on those of the test.
 
 - `--search exact` (default): the best alpha of all real numbers for each beta (and gamma) of the grid, then gamma, beta and alpha in turn
-  from the best of these. On validation images it is never worse than the grid. Of equally good intervals of alpha, the middle of
-  the widest.
+  from the best of these. On validation images it is never worse than the grid. Of equally good intervals of alpha, the
+  middle of the one that is widest in units of logits; with few validation images there are many.
 - `--search grid`: the first best point of a released grid, in its order, with the counts that evaluating every point gives.
 - `--search fixed`: the values below, beta 1, gamma 0.1 for APE and 1 for Tip-X (of which none is published). They are also used where
   there is no validation image.

@@ -22,10 +22,11 @@ from fewshot.affine import Affine, AffineModel, Point, count_correct, logits_of,
 from fewshot.data import Features, FewShotData
 from fewshot.method import Fitted
 from fewshot.options import FewShotOptions
-from fewshot.sweep import Base, Sweep, best_in
+from fewshot.sweep import INFINITE, Base, Slope, Sweep, Undecided, best_in
 
 INTERVAL_BYTES = 2**28  # of the intervals that are held at once
-TOGETHER = 2**16  # logits of several lines that are swept at once
+TOGETHER = 2**16  # logits of undecided images that are swept at once
+SMALL = 2**14  # logits of a tile whose images are all swept, since deciding which ones to leave out takes as long
 ROUNDS = 3  # of refinement, each with half the steps of the one before
 NEAR = 9  # betas or gammas tried in the neighbourhood of the best
 
@@ -53,7 +54,7 @@ class Grid:
 
 
 class Found(NamedTuple):
-    """A point and how many validation images are right there; ``width`` of the interval of alphas for which that is so."""
+    """A point and how many validation images are right there; ``width`` of the interval of alphas, or gammas, for which that is so."""
 
     point: Point
     correct: int
@@ -61,17 +62,28 @@ class Found(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """A sweep over the images ``rows`` of some ``lines``, line after line; ``gamma`` is for :class:`Sweep`."""
+    """What alphas do to the images ``rows`` on the ``lines``.
+
+    On each line those that are ``right`` [lines, n] are so at all alphas; ``sweep`` is over images that are so at some, numbers
+    ``images`` [k] among ``rows``, on ``line`` [k] of the lines. All others are wrong.
+    """
 
     rows: slice
     lines: slice
-    gamma: float
+    right: Tensor
+    images: Tensor
+    line: Tensor
     sweep: Sweep
 
-    @property
-    def together(self) -> int:
-        """How many lines these are."""
-        return int(self.lines.stop - self.lines.start)
+    def counts(self, alphas: Tensor) -> Tensor:
+        """Images that are right at each alpha of each line [lines, A]."""
+        return self.sweep.counts(alphas, self.line, len(self.right)) + self.right.sum(dim=1, keepdim=True)
+
+    def intervals(self) -> Tensor:
+        """The ends between which each image is certainly right on each line [2, lines, n]."""
+        low = torch.where(self.right, 0.0, INFINITE).index_put_((self.line, self.images), self.sweep.certain[0])
+        high = torch.where(self.right, INFINITE, 0.0).index_put_((self.line, self.images), self.sweep.certain[1])
+        return torch.stack([low, high])
 
 
 def fitted(
@@ -115,7 +127,7 @@ class Searched:
         lines = self.grid.lines
         counts = torch.zeros(len(lines), len(self.alphas), dtype=torch.int64, device=self.val.labels.device)
         for swept in self._sweeps(lines):
-            counts[swept.lines] += swept.sweep.counts(self.alphas, swept.gamma, lines=swept.together)
+            counts[swept.lines] += swept.counts(self.alphas)
         return counts.view(len(self.grid.betas), len(self.grid.gammas), -1)
 
     def on_grid(self) -> Found:
@@ -131,29 +143,43 @@ class Searched:
         return Found(Point(**at), int(ordered.max()))
 
     def best_of_all_alphas(self, lines: Sequence[Line]) -> Found:
-        """The best alpha of the best line, the middle of the widest such interval; or a point of the grid, if that is better.
+        """The best alpha of the best line, in the middle of the interval where that is so; or a point of the grid, if that is better.
 
-        A point of the grid can be better by images whose logits tie.
+        A point of the grid can be better by images whose logits tie. Of equally good intervals it is the widest in units of logits: in
+        those of alpha, lines whose slope is next to nothing would win, on which every alpha leaves the zero-shot classifier as it is.
         """
         n, low, high = len(self.val), self.grid.alphas[0], self.grid.alphas[-1]
         at_once = max(1, INTERVAL_BYTES // (8 * n))
-        best = Found(Point(low, *lines[0]), -1)
+        best: list[Found] = []
         for start in range(0, len(lines), at_once):
             block = lines[start : start + at_once]
-            intervals = torch.empty(len(block), 2, n, device=self.val.labels.device)
+            intervals = torch.empty(2, len(block), n, device=self.val.labels.device)
             counts = torch.zeros(len(block), len(self.alphas), dtype=torch.int64, device=intervals.device)
             for swept in self._sweeps(block):
-                certain = swept.sweep.certain(swept.gamma)
-                for end, of_images in enumerate(certain):
-                    intervals[swept.lines, end, swept.rows] = of_images.view(swept.together, -1)
-                counts[swept.lines] += swept.sweep.counts(self.alphas, swept.gamma, certain, swept.together)
-            for line, (lows, highs), on_grid in zip(block, intervals, counts, strict=True):
+                intervals[:, swept.lines, swept.rows] = swept.intervals()
+                counts[swept.lines] += swept.counts(self.alphas)
+            for line, lows, highs, on_grid in zip(block, *intervals, counts, strict=True):
                 of_line = best_in(lows, highs, low, high)
                 found = Found(Point(of_line.alpha, *line), of_line.correct, of_line.high - of_line.low)
                 if on_grid.max() > found.correct:
                     found = Found(Point(self.alphas[on_grid.argmax()].item(), *line), int(on_grid.max()))
-                best = max(best, found, key=lambda each: (each.correct, each.width))
-        return self.confirmed(best.point, best.width)
+                if not best or found.correct >= best[0].correct:
+                    best = [*(each for each in best if each.correct == found.correct), found]
+        spreads = self._spreads([each.point for each in best]) if len(best) > 1 else [0.0]
+        widest, _ = max(zip(best, spreads, strict=True), key=lambda each: each[0].width * each[1])
+        return self.confirmed(widest.point, widest.width)
+
+    def _spreads(self, points: Sequence[Point]) -> list[float]:
+        """By how much the slope at each point tells classes apart: the sum over images of the largest less the smallest."""
+        of, spreads = self.model(self.val), [0.0] * len(points)
+        for rows in tiles(len(self.val), self.keys, self.val.labels.device):
+            affine, known = of(rows), dict[Line, float]()
+            for number, (_, beta, gamma) in enumerate(points):
+                slope_of = (beta, gamma if affine.shift is None else 0.0)
+                if slope_of not in known:
+                    known[slope_of] = _spread(affine.slope(beta, gamma))
+                spreads[number] += known[slope_of]
+        return spreads
 
     def refined(self, best: Found) -> Found:
         """Better points near ``best``, if there are any: gamma, beta and alpha in turn."""
@@ -175,7 +201,7 @@ class Searched:
             if affine.shift is None:
                 return None
             base = affine.base + point.alpha * affine.slope(point.beta, point.gamma)
-            intervals.append(torch.stack(Sweep(Base(base, self.val.labels[rows]), affine.shift).certain()))
+            intervals.append(torch.stack(Sweep(base, affine.shift, self.val.labels[rows]).certain))
         lows, highs = torch.cat(intervals, dim=1)
         gamma = best_in(lows, highs, self.grid.gammas[0], self.grid.gammas[-1])
         return self.confirmed(point._replace(gamma=gamma.alpha), gamma.high - gamma.low)
@@ -189,32 +215,48 @@ class Searched:
         return self.best_of_all_alphas([(point.beta, gamma) for gamma in near(point.gamma, self.grid.gammas, halvings)])
 
     def _sweeps(self, lines: Sequence[Line]) -> Iterator[Swept]:
-        """A sweep over the alphas of each line for each tile of images; several lines at once where a tile is small."""
-        of = self.model(self.val)
+        """Sweeps over the alphas of each line for each tile of images; those of several lines at once."""
+        of, high = self.model(self.val), self.grid.alphas[-1]
         for rows in tiles(len(self.val), self.keys, self.val.labels.device):
-            affine, labels = of(rows), self.val.labels[rows]
-            at_once = TOGETHER // affine.base.numel()
-            yield from _together(affine, labels, rows, lines, at_once) if at_once > 1 else _one_by_one(affine, labels, rows, lines)
+            labels, size = self.val.labels[rows], 0
+            waiting: list[Undecided] = []
+            for number, each in enumerate(_undecided(of(rows), labels, lines, high), 1):
+                waiting.append(each)
+                size += each.slope.numel()
+                if size >= TOGETHER or number == len(lines):
+                    yield _together(rows, labels, slice(number - len(waiting), number), waiting)
+                    waiting, size = [], 0
 
 
-def _one_by_one(affine: Affine, labels: Tensor, rows: slice, lines: Sequence[Line]) -> Iterator[Swept]:
-    """What is the same for all gammas of a beta is made once."""
-    base = Base(affine.base, labels, affine.shift)
+def _spread(slope: Tensor) -> float:
+    return float((slope.amax(dim=1) - slope.amin(dim=1)).sum())
+
+
+def _undecided(affine: Affine, labels: Tensor, lines: Sequence[Line], high: float) -> Iterator[Undecided]:
+    """What depends on alpha on each line; what is the same for all gammas of a beta is made once.
+
+    Where a tile is small, all images count as undecided: calls would take longer than numbers.
+    """
+    base, every = Base(affine.base, labels, affine.shift), torch.arange(len(labels), device=labels.device)
     earlier: Line | None = None
-    for number, (beta, gamma) in enumerate(lines):
+    for beta, gamma in lines:
         slope_of = (beta, gamma if affine.shift is None else 0.0)
         if slope_of != earlier:
-            earlier, sweep = slope_of, Sweep(base, affine.slope(beta, gamma))
-        yield Swept(rows, slice(number, number + 1), gamma, sweep)
+            earlier, slope = slope_of, affine.slope(beta, gamma)
+            decision = Slope(base, slope, high) if slope.numel() > SMALL else None
+        if decision is None:
+            yield Undecided(torch.zeros_like(labels, dtype=torch.bool), every, affine.based(gamma), slope)
+        else:
+            yield decision.undecided(gamma)
 
 
-def _together(affine: Affine, labels: Tensor, rows: slice, lines: Sequence[Line], at_once: int) -> Iterator[Swept]:
-    """The images of several lines as if they were more images, so that calls do not take longer than numbers."""
-    for start in range(0, len(lines), at_once):
-        some = lines[start : start + at_once]
-        bases = torch.cat([affine.based(gamma).T for _, gamma in some], dim=1).T
-        slopes = torch.cat([affine.slope(beta, gamma).T for beta, gamma in some], dim=1).T
-        yield Swept(rows, slice(start, start + len(some)), 0.0, Sweep(Base(bases, labels.repeat(len(some))), slopes))
+def _together(rows: slice, labels: Tensor, lines: slice, waiting: Sequence[Undecided]) -> Swept:
+    """One sweep over the undecided images of several lines, so that calls do not take longer than numbers."""
+    right, images, bases, slopes = zip(*waiting, strict=True)
+    base, slope = (torch.cat([part.T for part in parts], dim=1).T for parts in (bases, slopes))
+    place = torch.cat(images)
+    line = torch.cat([torch.full_like(some, number) for number, some in enumerate(images)])
+    return Swept(rows, lines, torch.stack(right), place, line, Sweep(base, slope, labels[place]))
 
 
 def near(value: float, values: Sequence[float], halvings: int) -> list[float]:

@@ -8,6 +8,8 @@ Computed logits are rounded, and where two of them tie, argmax takes the first c
 the interval. So each image has two intervals: in one it is certainly classified correctly in float32, outside the other certainly
 not. Grid points between the two, one in a hundred images, are evaluated plainly: counts are those of evaluating every point.
 This holds for alphas of at least 0, with which rounding grows.
+
+Most images have no end in the range of alphas that is searched, and are left out before intervals are sought (:class:`Slope`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 
 ROUNDING = 2.0**-20  # of the image's greatest logit: 16 units in the last place, above all roundings of two logits and of their quotient
 INFINITE = 1e30  # stands for infinity, which times 0 were no number
+TINY = 1e-24  # greatest logit of an image whose logits are all 0, lest their tie at alpha 0 counts as certain
 PAIRS = 2**22  # numbers gathered at once for plain evaluation
 _ONE = torch.ones(())
 
@@ -34,21 +37,16 @@ class Best(NamedTuple):
     high: float
 
 
-class _Bounds:
-    """What n / d [n, C] bounds for one d, of alphas of at least 0: from above where d >= 0, from below where d < 0.
+class Undecided(NamedTuple):
+    """Images that may be classified correctly at some alphas and not at others: their numbers [k], ``base`` and ``slope`` [k, C].
 
-    Where the sign is the other one, the quotient is multiplied by 0, and an infinite bound is added to it above. Signs are numbers
-    here, since comparisons and selections take several times as long.
+    Of all images, those that are ``right`` [n] are classified correctly at all alphas; the rest of them at none.
     """
 
-    def __init__(self, d: Tensor) -> None:
-        inverse = d.reciprocal()
-        self.below = inverse.clamp(max=0)
-        self.above = inverse.clamp_(min=0)
-        self.infinite = torch.copysign(_ONE.to(d.device), d).sub_(1).mul_(-INFINITE / 2)
-
-    def interval(self, n: Tensor) -> Interval:
-        return (n * self.below).amax(dim=1), torch.addcmul(self.infinite, n, self.above).amin(dim=1)
+    right: Tensor
+    images: Tensor
+    base: Tensor
+    slope: Tensor
 
 
 class Base:
@@ -67,56 +65,66 @@ class Base:
             return self.lead, ROUNDING * self.greatest
         return torch.add(self.lead, self.shift_lead, alpha=gamma), ROUNDING * (self.greatest + abs(gamma) * self.greatest_shift)
 
-    def logits(self, slope: Tensor, rows: Tensor, alphas: Tensor, gamma: float) -> Tensor:
-        """Logits [P, C] of some images, each at an alpha of its own, computed as :class:`fewshot.affine.Affine` does."""
-        base = self.base[rows]
-        if self.shift is not None:
-            base = base + gamma * self.shift[rows]
-        return base + alphas[:, None] * slope[rows]
+    def of(self, images: Tensor, gamma: float) -> Tensor:
+        """The logits without a slope of some images [k, C]."""
+        base = _some(self.base, images)
+        return base if self.shift is None else base + gamma * _some(self.shift, images)
+
+
+class Slope:
+    """One ``slope`` [n, C] with images of ``base``, for alphas from 0 to ``high``."""
+
+    def __init__(self, base: Base, slope: Tensor, high: float) -> None:
+        self.base, self.slope, self.high = base, slope, high
+        self.d = slope - slope.gather(1, base.labels[:, None])
+        self.high_slack = high * ROUNDING * _greatest(slope)
+
+    def undecided(self, gamma: float = 0.0) -> Undecided:
+        """Leave out the images that are classified correctly at all alphas, or at none.
+
+        Leads are affine in alpha. So a label that leads over all classes at 0 and at ``high`` does so in between, and one that is
+        behind the same class at both is so in between: nearly all images are one or the other.
+        """
+        first, slack = self.base.at(gamma)
+        last, last_slack = torch.sub(first, self.d, alpha=self.high), slack + self.high_slack
+        right = (_least(first) > slack) & (_least(last) > last_slack)
+        wrong = _least(torch.maximum(first, last)) < -last_slack
+        images = (right | wrong).logical_not_().squeeze(1).nonzero().squeeze(1)
+        return Undecided(right.squeeze(1), images, self.base.of(images, gamma), _some(self.slope, images))
 
 
 class Sweep:
-    """All alphas for one ``slope`` [n, C]."""
+    """The alphas of at least 0 at which images with logits ``base + alpha * slope`` [k, C] are classified correctly."""
 
-    def __init__(self, base: Base, slope: Tensor) -> None:
-        self.base, self.slope = base, slope
-        d = slope - slope.gather(1, base.labels[:, None])
-        slack = ROUNDING * _greatest(slope)
-        self._certain = _Bounds(d.add_(slack))
-        self._possible = _Bounds(d.sub_(2 * slack))
+    def __init__(self, base: Tensor, slope: Tensor, labels: Tensor) -> None:
+        self.base, self.slope, self.labels = base, slope, labels
+        n, slack = ahead(base, labels), ROUNDING * _greatest(base).clamp_(min=TINY)
+        d, slack_of_d = slope - slope.gather(1, labels[:, None]), ROUNDING * _greatest(slope)
+        self.certain = _interval(n - slack, d + slack_of_d)  # where the computed logits are in no way a tie
+        self.possible = _interval(n + slack, d - slack_of_d)  # outside of which it is certainly wrong
 
-    def certain(self, gamma: float = 0.0) -> Interval:
-        """Where each image is certainly classified correctly: its computed logits are in no way a tie."""
-        lead, slack = self.base.at(gamma)
-        return self._certain.interval(lead - slack)
-
-    def possible(self, gamma: float = 0.0) -> Interval:
-        """Outside of which each image is certainly not classified correctly."""
-        lead, slack = self.base.at(gamma)
-        return self._possible.interval(lead + slack)
-
-    def counts(self, alphas: Tensor, gamma: float = 0.0, certain: Interval | None = None, lines: int = 1) -> Tensor:
+    def counts(self, alphas: Tensor, line: Tensor, lines: int) -> Tensor:
         """Images that are classified correctly at each of ``alphas`` [A], ascending, float32: int64 [lines, A], as by evaluating each.
 
-        The n images may be those of several ``lines``, one after the other, which are counted apart.
+        ``line`` [k] tells among which each image is counted.
         """
-        first, last = _places(alphas, *self.possible(gamma))
-        surely_first, surely_last = _places(alphas, *(self.certain(gamma) if certain is None else certain))
+        first, last = _places(alphas, *self.possible)
+        surely_first, surely_last = _places(alphas, *self.certain)
         empty = surely_last <= surely_first
         surely_first = torch.where(empty, first, surely_first.clamp(first, last))
         surely_last = torch.where(empty, first, surely_last.clamp(first, last))
         size = len(alphas) + 1
-        line = torch.arange(lines, device=alphas.device).repeat_interleave(len(first) // lines) * size
-        begun, ended = (torch.bincount(place + line, minlength=lines * size) for place in (surely_first, surely_last))
+        begin = line * size
+        begun, ended = (torch.bincount(place + begin, minlength=lines * size) for place in (surely_first, surely_last))
         counts = (begun - ended).view(lines, size).cumsum(dim=1)
         starts, lengths = torch.cat([first, surely_last]), torch.cat([surely_first - first, last - surely_last])
-        self._count_plainly(counts.view(-1), line, alphas, gamma, starts, lengths)
+        self._count_plainly(counts.view(-1), begin, alphas, starts, lengths)
         return counts[:, :-1]
 
-    def _count_plainly(self, counts: Tensor, line: Tensor, alphas: Tensor, gamma: float, starts: Tensor, lengths: Tensor) -> None:
-        """Add to ``counts`` what plain evaluation says of ``lengths`` [2n] grid points from ``starts`` [2n] on.
+    def _count_plainly(self, counts: Tensor, begin: Tensor, alphas: Tensor, starts: Tensor, lengths: Tensor) -> None:
+        """Add to ``counts`` what plain evaluation says of ``lengths`` [2k] grid points from ``starts`` [2k] on.
 
-        ``line`` [n] tells where the counts of each image begin.
+        ``begin`` [k] tells where the counts of each image begin.
         """
         some = lengths.nonzero().squeeze(1)
         for part in some.split(max(1, PAIRS // (self.slope.shape[1] * len(alphas)))):
@@ -124,8 +132,12 @@ class Sweep:
             rows = part.remainder(len(self.slope)).repeat_interleave(length)
             within = torch.arange(len(rows), device=rows.device) - (length.cumsum(0) - length).repeat_interleave(length)
             at = starts[part].repeat_interleave(length) + within
-            right = self.base.logits(self.slope, rows, alphas[at], gamma).argmax(dim=1) == self.base.labels[rows]
-            counts += torch.bincount((line[rows] + at)[right], minlength=len(counts))
+            right = self._logits(rows, alphas[at]).argmax(dim=1) == self.labels[rows]
+            counts += torch.bincount((begin[rows] + at)[right], minlength=len(counts))
+
+    def _logits(self, rows: Tensor, alphas: Tensor) -> Tensor:
+        """Logits [P, C] of some images, each at an alpha of its own, computed as :class:`fewshot.affine.Affine` does."""
+        return self.base[rows] + alphas[:, None] * self.slope[rows]
 
 
 def ahead(values: Tensor, labels: Tensor, own: float = INFINITE) -> Tensor:
@@ -137,6 +149,27 @@ def ahead(values: Tensor, labels: Tensor, own: float = INFINITE) -> Tensor:
 def _greatest(values: Tensor) -> Tensor:
     """The greatest magnitude of each image [n, 1]."""
     return torch.maximum(values.amax(dim=1, keepdim=True), -values.amin(dim=1, keepdim=True))
+
+
+def _least(values: Tensor) -> Tensor:
+    """The least value of each image [n, 1]."""
+    return values.amin(dim=1, keepdim=True)
+
+
+def _some(values: Tensor, images: Tensor) -> Tensor:
+    """Some rows, class by class in memory."""
+    return values.T.index_select(1, images).T
+
+
+def _interval(n: Tensor, d: Tensor) -> Interval:
+    """Between the greatest n / d [k, C] with d < 0 and the least with d >= 0, of alphas of at least 0.
+
+    Where the sign is the other one, the quotient is multiplied by 0, and an infinite bound is added to it above. Signs are numbers
+    here, since comparisons and selections take several times as long.
+    """
+    inverse = d.reciprocal()
+    infinite = torch.copysign(_ONE.to(d.device), d).sub_(1).mul_(-INFINITE / 2)
+    return (n * inverse.clamp(max=0)).amax(dim=1), torch.addcmul(infinite, n, inverse.clamp_(min=0)).amin(dim=1)
 
 
 def _places(alphas: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +201,7 @@ def counts_on_grid(base: Tensor, slope: Tensor, labels: Tensor, alphas: Tensor) 
     """
     if alphas[0] < 0:
         raise ValueError(f"alphas must be at least 0, not {alphas[0]:g}")
-    return Sweep(Base(base, labels), slope).counts(alphas.to(base.dtype))[0]
+    return Sweep(base, slope, labels).counts(alphas.to(base.dtype), torch.zeros_like(labels), 1)[0]
 
 
 def best_alpha(base: Tensor, slope: Tensor, labels: Tensor, low: float = 0.0, high: float = 20.0) -> Best:
@@ -179,7 +212,7 @@ def best_alpha(base: Tensor, slope: Tensor, labels: Tensor, low: float = 0.0, hi
     """
     if low < 0:
         raise ValueError(f"alphas must be at least 0, not {low:g}")
-    best = best_in(*Sweep(Base(base, labels), slope).certain(), low, high)
+    best = best_in(*Sweep(base, slope, labels).certain, low, high)
     return best._replace(correct=int(((base + best.alpha * slope).argmax(dim=1) == labels).sum()))
 
 

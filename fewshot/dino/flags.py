@@ -88,6 +88,8 @@ def _add_released(group: Any) -> None:
     group.add_argument("--data-root", dest="data_dir", type=Path, default=absent, metavar="FOLDER", help="--data-dir")
     for flag, reason in WITHOUT_EFFECT.items():
         group.add_argument(flag, action="store_true", help=f"accepted and without effect: {reason}")
+    cache = "without effect: --model-name says where the weights come from"
+    group.add_argument("--root-vit", type=Path, default=absent, metavar="FOLDER", help=cache)
     group.add_argument("--drop-path-rate", type=non_negative, default=0.1, help="without effect, as there for CLIP: no block is dropped")
     group.add_argument("--use-dino-transformer", action="store_true", help="refused: only encoders with text get adapters")
 

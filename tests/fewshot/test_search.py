@@ -31,10 +31,12 @@ def searched(name, data, **grid):
     return Searched(MODELS[name](data), data.val, len(data.cache) + data.classes, grid_of(name, **grid))
 
 
+@pytest.mark.parametrize("small", [0, 2**14])
 @pytest.mark.parametrize("together", [1, 1000, 2**16])
 @pytest.mark.parametrize("name", MODELS)
-def test_counts_are_those_of_evaluating_every_point(name, together, monkeypatch):
+def test_counts_are_those_of_evaluating_every_point(name, together, small, monkeypatch):
     monkeypatch.setattr(fewshot.search, "TOGETHER", together)
+    monkeypatch.setattr(fewshot.search, "SMALL", small)
     data = draw(noise=0.4)
     search = searched(name, data)
     counts, grid = search.counts(), search.grid
@@ -94,6 +96,7 @@ def test_tiles_and_blocks_change_nothing(name, search, monkeypatch):
     monkeypatch.setitem(fewshot.affine.TILE_BYTES, "cpu", 1000)
     monkeypatch.setattr(fewshot.search, "INTERVAL_BYTES", 3000)
     monkeypatch.setattr(fewshot.search, "TOGETHER", 1)
+    monkeypatch.setattr(fewshot.search, "SMALL", 0)
     small = searched(name, data).find(search, Point(1, 1))
     assert small.correct == whole.correct
     assert small.point == pytest.approx(whole.point, rel=1e-4)
@@ -121,3 +124,14 @@ def test_near_a_value():
     assert near(5.0, (0.0, 5.0, 10.0), 1) == pytest.approx([3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7])
     assert min(near(0.0, (0.0, 5.0, 10.0), 0)) == 0
     assert near(2.0, (2.0,), 0) == [2.0]
+
+
+@pytest.mark.parametrize("label, right", [(0, 4), (1, 0)])
+def test_where_no_image_depends_on_alpha(label, right, monkeypatch):
+    monkeypatch.setattr(fewshot.search, "SMALL", 0)
+    data = draw(classes=2, val=4)
+    data.val.labels[:] = label
+    base, slope = torch.tensor([[1.0, 0.0]]).expand(4, 2), torch.tensor([[0.5, 0.0]]).expand(4, 2)
+    search = Searched(image_by_image(lambda images: Affine(base, lambda beta, gamma: slope)), data.val, 10, Grid(ALPHAS, BETAS))
+    assert (search.counts() == right).all()
+    assert search.find("exact", Point(1, 1)).correct == right

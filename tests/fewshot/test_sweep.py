@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fewshot.sweep
-from fewshot.sweep import Base, Sweep, best_alpha, best_in, correct_intervals, counts_on_grid
+from fewshot.sweep import Base, Slope, Sweep, best_alpha, best_in, correct_intervals, counts_on_grid
 
 ALPHAS = torch.linspace(0, 20, 200)
 
@@ -59,6 +59,14 @@ def test_counts_where_one_ulp_decides():
         assert torch.equal(counts_on_grid(base, slope, labels, alphas), by_argmax(base, slope, labels, alphas))
 
 
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("of_base, of_slope", [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)])
+def test_counts_where_all_logits_are_the_same(label, of_base, of_slope):
+    base, slope = of_base * torch.tensor([[0.0, 1.0], [1.0, 0.0]]), of_slope * torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    labels = torch.tensor([label, label])
+    assert torch.equal(counts_on_grid(base, slope, labels, ALPHAS), by_argmax(base, slope, labels, ALPHAS))
+
+
 def test_plain_evaluation_in_parts(monkeypatch):
     monkeypatch.setattr(fewshot.sweep, "PAIRS", 1)
     base, slope, labels = drawn(40)
@@ -70,19 +78,38 @@ def test_few_points_need_plain_evaluation(monkeypatch):
     """Else the sweep would be a grid."""
     base, slope, labels = drawn(2000, 50)
     evaluated = []
-    plain = Base.logits
-    monkeypatch.setattr(Base, "logits", lambda self, slope, rows, *more: evaluated.append(len(rows)) or plain(self, slope, rows, *more))
+    plain = Sweep._logits
+    monkeypatch.setattr(Sweep, "_logits", lambda self, rows, alphas: evaluated.append(len(rows)) or plain(self, rows, alphas))
     counts_on_grid(base, slope, labels, ALPHAS)
     assert 0 < sum(evaluated) < 0.05 * 2000
 
 
-def test_with_a_shift_logits_are_those_of_the_formula():
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 30.0])
+@pytest.mark.parametrize("levels", [None, 1.0])
+def test_decided_images_are_right_at_all_alphas_or_at_none(gamma, levels):
     base, slope, labels = drawn()
-    shift = -slope.flip(0)
-    sweep = Sweep(Base(base, labels, shift), slope)
-    for gamma in (0.0, 0.7, 30.0):
-        expected = torch.stack([(((base + gamma * shift) + alpha * slope).argmax(dim=1) == labels).sum() for alpha in ALPHAS])
-        assert torch.equal(sweep.counts(ALPHAS, gamma)[0], expected)
+    if levels is not None:
+        base, slope = base.round(), slope.round()
+    shift = -slope.flip(0) / 8
+    right, undecided, *logits = Slope(Base(base, labels, shift), slope, 20.0).undecided(gamma)
+    at = torch.stack([((base + gamma * shift) + alpha * slope).argmax(dim=1) == labels for alpha in ALPHAS])
+    wrong = ~right
+    wrong[undecided] = False
+    assert at[:, right].all()
+    assert not at[:, wrong].any()
+    assert right.any() or gamma > 1
+    assert wrong.any()
+    assert 0 < len(undecided) < 0.75 * len(labels)
+    for part, expected in zip(logits, (base + gamma * shift, slope), strict=True):
+        assert torch.equal(part, expected[undecided])
+
+
+def test_lines_are_counted_apart():
+    base, slope, labels = drawn()
+    line = torch.arange(len(labels)) % 3
+    counts = Sweep(base, slope, labels).counts(ALPHAS, line, 4)
+    for number in range(4):
+        assert torch.equal(counts[number], by_argmax(base[line == number], slope[line == number], labels[line == number], ALPHAS))
 
 
 def test_intervals_are_where_the_label_wins():
@@ -95,8 +122,8 @@ def test_intervals_are_where_the_label_wins():
 
 def test_certain_lies_in_possible():
     base, slope, labels = drawn()
-    sweep = Sweep(Base(base, labels), slope)
-    (low, high), (least, greatest) = sweep.certain(), sweep.possible()
+    sweep = Sweep(base, slope, labels)
+    (low, high), (least, greatest) = sweep.certain, sweep.possible
     low, least = low.clamp(min=0), least.clamp(min=0)
     some = low <= high
     assert some.any()

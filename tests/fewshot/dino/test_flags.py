@@ -61,6 +61,7 @@ def test_released_spellings(monkeypatch) -> None:
         "--objective dino --adapter_train --distributed --use_fp16 --restore_checkpoint --output_dir out --data_root sets --batch_size 7"
     )
     words += " --only_val --save_best_last --drop_path_rate 0.2 --global_crops_scale 0.3 0.9 --weight_decay 0.1 --weight_decay_end 0.2"
+    words += " --root_vit ~/.cache/clip"
     monkeypatch.setattr(sys, "argv", ["train_adapter.py", *words.split()])
     script = load_script("train_adapter")
     args = script.parse_arguments()
