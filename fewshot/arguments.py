@@ -108,4 +108,6 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     args.seeds = list(dict.fromkeys(args.seeds or ([args.seed] if args.seed is not None else SEEDS)))
     args.shots = sorted(RELEASED_SHOTS if -1 in args.shots else set(args.shots))
     args.dataset, args.transfer = list(dict.fromkeys(args.dataset or [])), list(dict.fromkeys(args.transfer))
+    if twice := [name for name in args.transfer if name in args.dataset]:
+        raise UserError(f"--transfer {twice[0]} is one of --dataset, which is tested anyway; leave it out.")
     return args

@@ -218,6 +218,7 @@ def test_refusals(classify, adapter, small_model, tmp_path):
     classify("--val-shots", "some").refused("'some' is neither min nor full")
     classify("--seed", 1, "--seeds", 2).refused("--seed and --seeds")
     classify("--transfer", "Digits", "--methods", "zero_shot").refused("class of Digits", "--transfer")
+    run_here("few_shot", "--dataset", "Digits", "--transfer", "Digits").refused("--transfer Digits is one of --dataset")
     classify("--adapter", tmp_path / "none.safetensors").refused("none.safetensors")
     classify(data="Digit").refused("Unknown data set 'Digit'", "Digits")
     classify("--out", adapter).refused("Cannot create the output folder")
