@@ -55,7 +55,8 @@ def main() -> None:
         results += run_data_set(towers, splits, request, others)
         overlaps.append(measured(towers, splits.test, args.out))
     if runtime.is_main:
-        towers.skipped.write(args.out / "few_shot")
+        if towers.skipped.entries:  # an earlier run has listed those of what is not looked at again
+            towers.skipped.write(args.out / "few_shot")
         print(f"\n{summarise(args.out, results, overlaps)}")
     runtime.close()
 

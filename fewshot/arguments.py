@@ -78,7 +78,10 @@ def _add_protocol(parser: Parser) -> None:
     )
     group.add_argument("--views", "--num-augment", type=count, default=10, metavar="N", help="augmented views of a shot, averaged; 0: none")
     group.add_argument(
-        "--search", choices=get_args(Search), default="exact", help="the best real values, of a released grid, or published ones"
+        "--search",
+        choices=get_args(Search),
+        default="exact",
+        help="the best real values, of a released grid, or published ones (ImageNet's where a data set has none)",
     )
     group.add_argument("--grid", choices=get_args(GridName), default="overlap", help="the overlap correction's grid, or each method's own")
     group.add_argument("--as-released", action="store_true", help="the released codes' numbers where they differ from the definitions")

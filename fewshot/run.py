@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
+import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -31,6 +32,8 @@ def run_data_set(towers: Towers, splits: Splits, request: Request, others: Seque
     targets = [Target(task, class_columns(splits.test, task)) for task in (splits.test, *others)]
     cells = list(Cells(towers, splits, request).all(draws, targets))
     wanting = _wanting(towers, cells)
+    if told := _told_of_small_classes(splits.train, max(request.shots)):
+        towers.runtime.say(told)
     towers.runtime.say(f"{splits.test.name}: {len(cells)} results, {len(cells) - len(wanting)} of them done before")
     if wanting:
         material = Material(towers, splits, draws, request.views)
@@ -38,6 +41,15 @@ def run_data_set(towers: Towers, splits: Splits, request: Request, others: Seque
         _Making(towers, splits, request, material, others).make(wanting)
         towers.runtime.gather_objects([None])  # wait for the other processes' files
     return [_read(cell) for cell in cells]
+
+
+def _told_of_small_classes(train: Task, shots: int) -> str:
+    """A sentence where classes have fewer training images than shots; empty where none has."""
+    counts = np.bincount(train.labels, minlength=len(train.classnames))
+    small = int((counts < shots).sum())
+    if not small:
+        return ""
+    return f"{train.name}: {small} of {len(counts)} classes have fewer than {shots} training images and give all of them"
 
 
 def _wanting(towers: Towers, cells: Sequence[Cell]) -> list[Cell]:

@@ -198,7 +198,9 @@ def test_unreadable_images_are_listed(small_model, tmp_path):
     flags = ["--dataset", f"imagefolder:{tmp_path / 'images'}", "--model-name", small_model, "--out", tmp_path / "out", "--shots", 1]
     flags += ["--features", tmp_path / "kept", "--methods", "zero_shot", *QUICK]
     run_here("few_shot", *flags).refused("test/red/01.png", "--max-skipped 0")
-    run_here("few_shot", *flags, "--max-skipped", 1).succeeded()
+    ended = run_here("few_shot", *flags, "--max-skipped", 1, "--shots", 1, 16).succeeded()
+    run_here("few_shot", *flags, "--max-skipped", 1).succeeded()  # finds everything done, and leaves the list
+    assert "3 of 3 classes have fewer than 16 training images and give all of them" in ended.stdout
     assert "test/red/01.png\t" in (tmp_path / "out/few_shot.skipped.txt").read_text()
     assert next(iter(results(tmp_path / "out").values()))["n_test"] == 11
 
