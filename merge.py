@@ -56,17 +56,7 @@ def main() -> None:
     if args.list:
         return list_methods()
     method, options = choose_method(args)
-    check_looks(args)
-    check_flags(args, method)
-    check_data_flags(args, method)
-    if method is not None and method.routed:
-        from merging.wemoe.command import check_routed
-
-        check_routed(args, method)
-    if args.evaluate:
-        from merging.evaluate_command import check_evaluation
-
-        check_evaluation(args, method, options)
+    check(args, method, options)
     from merging.inputs import open_inputs
 
     inputs = open_inputs(args.base, args.models, args.towers, args.only)
@@ -84,18 +74,38 @@ def main() -> None:
 
         states = states_of(args, method, options)
         inputs, method = with_images(args, inputs, method, options)
+    merge_and_evaluate(args, inputs, method, options)
+    for state in states.values():
+        state.remove()
+
+
+def check(args: argparse.Namespace, method: Method | None, options: MergeOptions) -> None:
+    """All that can be told before a model is opened."""
+    check_looks(args)
+    check_flags(args, method)
+    check_data_flags(args, method)
+    if method is not None and method.routed:
+        from merging.wemoe.command import check_routed
+
+        check_routed(args, method)
+    if args.evaluate:
+        from merging.evaluate_command import check_evaluation
+
+        check_evaluation(args, method, options)
+
+
+def merge_and_evaluate(args: argparse.Namespace, inputs: Inputs, method: Method | None, options: MergeOptions) -> None:
+    """Sweep, write and evaluate, whichever is asked for; what is written is the best of a sweep."""
     if method is not None and args.sweep:
         from merging.evaluate_command import sweep_as_asked
 
-        options = sweep_as_asked(args, inputs, method, options)  # those of the best
+        options = sweep_as_asked(args, inputs, method, options)
     if method is not None and args.out is not None:
         merge_asked(args, inputs, method, options)
     if args.evaluate and not args.sweep:
         from merging.evaluate_command import evaluate_as_asked
 
         evaluate_as_asked(args, inputs, method, options)
-    for state in states.values():
-        state.remove()
 
 
 def list_methods() -> None:
