@@ -259,10 +259,11 @@ def _parsed(text: bytes, size: int) -> tuple[dict[str, tuple[Spec, int]], dict[s
     header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_repetition)
     if not isinstance(header, dict):
         raise ValueError("the header is not a JSON object")
-    metadata = header.pop("__metadata__", None) or {}
-    "".join(map(str, (*header, *metadata))).encode()  # which refuses halves of characters: they could not be written again
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("__metadata__ does not hold strings")
+    "".join((*header, *metadata, *metadata.values())).encode()  # which refuses halves of characters: they could not be written again
     entries = [(name, *_entry(name, value)) for name, value in header.items()]
     place, ordered = 0, {}
     for name, spec, begin, end in sorted(entries, key=lambda entry: entry[2:]):

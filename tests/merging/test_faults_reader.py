@@ -59,6 +59,7 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
     max_leaves=6,
 )
+metadata = st.one_of(values, st.sampled_from([0, False, "", [], {}, {"a": "\ud800"}, {"\ud800": "a"}, {"a": 1}]))
 entries = st.fixed_dictionaries(
     {},
     optional={
@@ -79,6 +80,13 @@ def test_any_bytes(tmp_path: Path, content: bytes) -> None:
 
 
 @seed(1)
+@MANY
+@given(metadata=metadata)
+def test_any_metadata(tmp_path: Path, metadata: Any) -> None:
+    check(tmp_path, raw({"__metadata__": metadata}, b""))
+
+
+@seed(5)
 @MANY
 @given(header=st.one_of(values, st.dictionaries(names, st.one_of(entries, values), max_size=3)), data=st.binary(max_size=24))
 def test_any_header(tmp_path: Path, header: Any, data: bytes) -> None:
