@@ -1,5 +1,7 @@
 # make demo    the IIMM experiment in miniature, after setting everything up
 # make test    the tests, two to four at a time, after setting everything up
+# make faults  the long form of tests/faults: hundreds of kills, thousands of damaged files; a quarter of an hour
+# make bench   speed and memory against the plain way, and the README's table of them; ten minutes on two quiet cores
 # make lint    ruff and types
 # Everything is installed into the active virtual environment, or into .venv when none is active. What is installed already
 # is not installed again: a stamp in the environment is as new as the requirements.
@@ -9,7 +11,7 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.clipscope-installed
 INSTALLED_DEV := $(VENV)/.clipscope-installed-dev
 
-.PHONY: demo test lint format setup clean
+.PHONY: demo test faults bench lint format setup clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -17,6 +19,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED_DEV)
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+faults: $(INSTALLED_DEV)
+	CLIPSCOPE_FAULTS=long $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal tests/faults
+
+bench: $(INSTALLED)
+	$(PYTHON) -m benchmarks
 
 lint: $(INSTALLED_DEV)
 	$(VENV)/bin/ruff check .

@@ -9,41 +9,50 @@ The weights do not matter for speed, so the default draws them: ViT-B-32-quickge
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
-import torch
+from benchmarks.work import Way, Work, add_measuring_arguments, within
+from common.arguments import positive_int
+from common.cli import Parser
 
-from benchmarks.timing import seconds_alternating
-from common.cli import Parser, run
 
-
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
     parser.add_argument("--model", default="ViT-B-32-quickgelu/random", help="the encoder whose text tower is timed")
-    parser.add_argument("--prompts", type=int, default=64, help="prompts in a batch, of 7 to 12 tokens as class prompts are")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each way; the median is shown")
-    return parser.parse_args()
+    parser.add_argument("--prompts", type=positive_int, default=64, help="prompts in a batch, of 7 to 12 tokens as class prompts are")
+    add_measuring_arguments(parser)
+    return parser.parse_args(words)
 
 
-def main() -> None:
-    """Time both ways and compare what they give."""
-    args = parse_arguments()
+def works(args: argparse.Namespace) -> Iterator[Work]:
+    """The row."""
+    plain, ours = (partial(prepare, args.model, args.prompts, cut) for cut in (False, True))
+    name = f"encode {args.prompts} prompts, {args.model}"
+    yield Work(name, "the full context of 77 tokens", plain, ours, partial(within, 1e-4, "features"), args.repeats)
+
+
+def prepare(model: str, count: int, cut: bool) -> Way:
+    """The whole text tower, or as much of the context as the prompts fill; float32."""
+    import torch
+
     from models.loading import load_encoder
 
-    encoder = load_encoder(args.model)
-    prompts = [f"a photo of the number {number}, a kind of thing"[: 30 + number % 18] for number in range(args.prompts)]
-    full = encoder._tokenizer(prompts)
-    cut = encoder.tokenize(prompts)
-    with torch.inference_mode():
-        ways = {"full": lambda: encoder.model.encode_text(full), "cut": lambda: encoder.text_tower.encode(cut)}
-        seconds = seconds_alternating(ways, args.repeats)
-        difference = (ways["full"]() - ways["cut"]()).abs().max().item()
-    print(f"{args.model}: {args.prompts} prompts, {args.repeats} runs each, {torch.get_num_threads()} threads, float32\n")
-    print(f"{'way':6}{'tokens':>8}{'median s':>10}{'prompts/s':>11}")
-    for name, tokens in (("full", full), ("cut", cut)):
-        print(f"{name:6}{tokens.shape[1]:8}{seconds[name]:10.3f}{args.prompts / seconds[name]:11.1f}")
-    print(f"\ncut is {seconds['full'] / seconds['cut']:.1f} times faster; greatest difference of a feature {difference:.1e}")
+    encoder = load_encoder(model)
+    prompts = [f"a photo of the number {number}, a kind of thing"[: 30 + number % 18] for number in range(count)]
+    tokens = encoder.tokenize(prompts) if cut else encoder._tokenizer(prompts)
+    encode: Any = encoder.text_tower.encode if cut else encoder.model.encode_text
+
+    def way() -> Any:
+        with torch.inference_mode():
+            return encode(tokens).numpy()
+
+    return way
 
 
 if __name__ == "__main__":
-    run(main)
+    from benchmarks.show import main
+
+    main(parse_arguments, works)

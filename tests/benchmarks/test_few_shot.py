@@ -5,11 +5,13 @@ import pytest
 
 from benchmarks import few_shot as benchmark
 from benchmarks.few_shot import PLAIN, Problem, exact, start, sweep, whole
+from benchmarks.few_shot_plain import Found
+from benchmarks.work import Disagreement
 
 
 @pytest.fixture(params=["tip_adapter", "tip_x"])
 def problem(request):
-    return Problem(request.param, images=90, classes=5, shots=3, dim=64, noise=0.3, lines=6, points=12, threads=1, repeats=1)
+    return Problem(request.param, images=90, classes=5, shots=3, dim=64, noise=0.3, lines=6, points=12)
 
 
 @pytest.fixture
@@ -21,7 +23,9 @@ def smaller_grids(monkeypatch):
 @pytest.mark.parametrize("way", PLAIN)
 def test_counts_of_the_same_points_are_the_same(problem, way, smaller_grids):
     begun = start(problem)
-    plain, swept = PLAIN[way](problem, *begun), sweep(problem, *begun)
+    scaled, swept = PLAIN[way](problem, *begun), sweep(problem, *begun)
+    plain = scaled.value
+    assert scaled.seconds > 0
     assert len(plain.points) == len(plain.counts) >= 12
     assert plain.best == plain.counts.max()
     assert np.abs(plain.counts - swept.counts[plain.points]).max() <= 1
@@ -38,6 +42,16 @@ def test_the_whole_grid_has_the_counts_and_the_best_point_of_the_sweep(problem, 
 
 def test_counts_that_differ_are_noticed(problem, smaller_grids):
     swept = sweep(problem, *start(problem))
-    wrong = benchmark.Found(None, swept.points, swept.counts + 5, swept.best + 5)
-    with pytest.raises(AssertionError, match="differ by 5"):
-        benchmark.difference(problem, wrong, swept)
+    with pytest.raises(Disagreement, match="differ by 5"):
+        benchmark.agreement(problem, Found(swept.points, swept.counts + 5, swept.best + 5), swept)
+    off_by_rounding = Found(swept.points, swept.counts + 1, swept.best + 1)
+    assert "within 1" in benchmark.agreement(problem, off_by_rounding, swept)
+    with pytest.raises(Disagreement, match="differ by 1"):  # evaluating every point of the same logits has to give the same
+        benchmark.agreement(problem, Found(swept.points, swept.counts + 1, swept.best + 1, swept.where), swept)
+
+
+def test_an_exact_search_that_is_worse_than_the_grid_is_noticed(problem, smaller_grids):
+    swept, found = sweep(problem, *start(problem)), exact(problem, *start(problem))
+    assert "the grid" in benchmark.agreement(problem, swept, found)
+    with pytest.raises(Disagreement, match="the exact search finds"):
+        benchmark.agreement(problem, Found(swept.points, swept.counts, found.best + 1), found)

@@ -1,0 +1,1 @@
+"""How time and memory grow with the size of the work: measured, fitted, written to docs/scaling.md."""
