@@ -9,6 +9,8 @@ from typing import Any
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_RATE = 1e30  # a learning rate
+_BATCH = {"--bs": ("--bs", "--batch-size"), "--batch-size": ("--batch-size", "--bs")}  # either, whichever a released code has
 
 
 def positive_int(text: str) -> int:
@@ -24,6 +26,14 @@ def count(text: str) -> int:
 def non_negative(text: str) -> float:
     """A number of at least 0."""
     return float(_at_least(text, float, 0))
+
+
+def learning_rate(text: str) -> float:
+    """A number of at least 0 that optimizers can still multiply in float32; what is far too large diverges, and is told so then."""
+    value = non_negative(text)
+    if value > MOST_RATE:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MOST_RATE:g}")
+    return value
 
 
 def proportion(text: str) -> float:
@@ -61,7 +71,10 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, val_p: float | None) 
     )
     if val_p is not None:
         group.add_argument(
-            "--val-p", type=proportion, default=val_p, help="part of the training split kept for validation (at most 5000 images, seed 0)"
+            "--val-p",
+            type=proportion,
+            default=val_p,
+            help="part of the training split for validation (at most 5000 images, seed 0; as released, 0.01 to embed and 0.1 elsewhere)",
         )
 
 
@@ -69,7 +82,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, batch_flag: str = "--b
     """Batch size, loader processes, device, precision, skipping and progress."""
     group = parser.add_argument_group("running")
     group.add_argument(
-        batch_flag, dest="batch_size", type=positive_int, default=128, help="images per batch (in training: of all processes)"
+        *_BATCH.get(batch_flag, (batch_flag,)),
+        dest="batch_size",
+        type=positive_int,
+        default=128,
+        help="images per batch (in training: of all processes)",
     )
     group.add_argument("--num-workers", type=count, default=4, help="processes that decode images; 0 decodes in the main one")
     group.add_argument("--pixel-cache", type=Path, metavar="DIR", help="keep decoded and resized images here for repeated passes")
@@ -83,6 +100,12 @@ def add_run_arguments(parser: argparse.ArgumentParser, *, batch_flag: str = "--b
     group.add_argument("--max-skipped", type=count, default=0, help="unreadable images to tolerate; listed beside the output")
     group.add_argument("--seed", type=count, default=0, help="decides everything that is drawn")
     group.add_argument("--progress", action="store_true", help="show progress bars")
+    add_profile_argument(group)
+
+
+def add_profile_argument(group: Any) -> None:
+    """``--profile``, which :class:`common.cli.Parser` heeds."""
+    group.add_argument("--profile", action="store_true", help="print at the end where the time went, stage by stage")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +118,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "folder) or a tuning (default: clip, or what the checkpoint says)",
     )
     group.add_argument("--model-path", type=Path, help="checkpoint of a fine-tuned encoder (default: none, zero-shot)")
-    add_tuning_arguments(group, defaults=False)
+    tuning = parser.add_argument_group("the checkpoint's tuning (it knows its own; another value is an error)")
+    add_tuning_arguments(tuning, defaults=False)
 
 
 def add_tuning_arguments(group: Any, *, defaults: bool) -> None:
@@ -104,13 +128,12 @@ def add_tuning_arguments(group: Any, *, defaults: bool) -> None:
     def default(value: Any) -> Any:
         return value if defaults else None
 
-    note = "" if defaults else "; a checkpoint knows its own, another one is an error"
-    group.add_argument("--reduction", type=positive_int, default=default(4), help=f"adapter: width / bottleneck{note}")
-    group.add_argument("--rank", type=positive_int, default=default(16), help=f"lora, l-lora: rank of the update{note}")
-    group.add_argument("--lora-mlp", action="store_true", default=default(False), help=f"lora, l-lora: update the MLPs too{note}")
+    group.add_argument("--reduction", type=positive_int, default=default(4), help="adapter: width / bottleneck")
+    group.add_argument("--rank", type=positive_int, default=default(16), help="lora, l-lora: rank of the update")
+    group.add_argument("--lora-mlp", action="store_true", default=default(False), help="lora, l-lora: update the MLPs too")
     group.add_argument(
         "--train-blocks",
         type=positive_int,
         default=default(12),
-        help=f"bias, attention: how many blocks of each tower, from the last{note}",
+        help="bias, attention: how many blocks of each tower, from the last",
     )

@@ -1,42 +1,40 @@
-"""The shell face of every script: how help looks, how a run ends."""
+"""The shell face of every script: how flags are read, how a run ends."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common import stages
 from common.errors import Interrupted, UserError, nearest
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the description, and shows the defaults that say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == []:
-            return action.help
-        return super()._get_help_string(action)
+from common.help import HelpFormatter
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose description is the script's docstring. Wrong usage exits with status 2.
 
-    A flag may also be written with underscores, ``--batch_size 64`` for ``--batch-size 64``, as many released codes do.
+    It heeds --profile itself, where the script has it. A flag may also be written with underscores, ``--batch_size 64`` for
+    ``--batch-size 64``, as many released codes do.
     """
 
     def __init__(self, documentation: str | None) -> None:
         # Abbreviations are off: one that works today would mean something else once an argument is added.
-        super().__init__(description=documentation, formatter_class=_HelpFormatter, allow_abbrev=False)
+        super().__init__(description=documentation, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, after a known flag's underscores have become dashes; what follows a lone ``--`` is no flag."""
         words = sys.argv[1:] if args is None else list(args)
         end = words.index("--") if "--" in words else len(words)
-        return super().parse_known_args([self._dashed(word) for word in words[:end]] + words[end:], namespace)
+        parsed = super().parse_known_args([self._dashed(word) for word in words[:end]] + words[end:], namespace)
+        stages.begin(getattr(parsed[0], "profile", False))
+        return parsed
 
     def _dashed(self, word: str) -> str:
         flag, equals, value = word.partition("=")
@@ -58,10 +56,33 @@ def tuning_flags(args: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in typed.items() if value not in (None, False)}
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's ``main`` and exit: 0 or what it returns; 2 and one sentence on stderr for a user's mistake."""
+@contextmanager
+def _profiled() -> Iterator[None]:
+    """Where --profile asks for it, the table of stages behind all else on stdout, also of a run that was stopped."""
     try:
-        status = main() or 0
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        _print_stages()
+        raise
+    _print_stages()
+
+
+def _print_stages() -> None:
+    if (profile := stages.end()) is not None and os.environ.get("RANK", "0") == "0":
+        from common.stage_table import table
+
+        print(f"\n{table(profile)}", flush=True)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's ``main`` and exit: 0 or what it returns; 2 and one sentence on stderr for a user's mistake.
+
+    SIGTERM ends it by an exception, so that files in the making are tidied away, with status 143, unless what runs heeds it better.
+    """
+    earlier = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        with _profiled():
+            status = main() or 0
         sys.stdout.flush()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
@@ -75,4 +96,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # The reader (head, less) has left. Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141  # 128 + SIGPIPE
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
     sys.exit(status)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common import stages
 from common.errors import UserError, nearest, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -46,6 +47,7 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: Sequence[str] | Non
     for action, value in given.items():
         if not hasattr(args, action.dest):
             setattr(args, action.dest, value)
+    stages.begin(getattr(args, "profile", False))
     return args
 
 
@@ -84,7 +86,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"There is no file '{path}'; {hint}") from error
     except OSError as error:
         raise UserError(f"Cannot read '{path}': {error.strerror or error}.") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML or UTF-8; numbers or nesting without end
         raise UserError(f"'{path}' is not valid TOML: {error}.") from error
 
 

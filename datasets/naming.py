@@ -25,6 +25,15 @@ NOTES = {
     ("EuroSAT", "standard"): "270 images per class for testing, 270 for validation; drawn, since it comes without splits",
     ("ImageNet", "coop"): "the classes' names and folders of CoOp; validation and test are the same 50,000 images",
 }  # where a convention means something of its own for a data set
+ELSEWHERE = {
+    "DescribableTextures": "DTD",
+    "OxfordFlowers": "Flowers102",
+    "StanfordCars": "Cars",
+    "Aircraft": "FGVCAircraft",
+    "CUB200": "CUB",
+    "ImageNet-R": "ImageNetRendition",
+    "ImageNet-A": "ImageNetAdversarial",
+}  # names in papers and their code that are too unlike ours to be guessed
 STYLES = ("relative", "cifar")
 SEVERITIES = (1, 2, 3, 4, 5)
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from common.errors import UserError, nearest, unknown_name
 from common.files import slug
-from datasets.naming import CONVENTIONS, CORRUPTIONS, NOTES, TaskName, parse_name
+from common.stages import staged
+from datasets.naming import CONVENTIONS, CORRUPTIONS, ELSEWHERE, NOTES, TaskName, parse_name
 
 if TYPE_CHECKING:
     from datasets.task import Task
@@ -143,6 +144,7 @@ def task_names() -> list[str]:
     return list(SOURCES)
 
 
+@staged("data")
 def load_task(
     name: str,
     split: str,
@@ -222,15 +224,21 @@ def _unknown_task(parts: TaskName) -> UserError:
         return UserError(f"'{name}' names nothing; write '{scheme}:{OWN_SOURCES[scheme].expected}'.")
     if scheme is not None and (known := nearest(scheme, OWN_SOURCES)):
         return UserError(f"Unknown data set '{name}'; did you mean '{known}:{parts.where}'?")
-    if name and Path(name).expanduser().is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 (which has no error for a name that no folder can have)
         return UserError(f"Unknown data set '{name}'; for a folder of images write 'imagefolder:{name}'.")
     from datasets.retrieval.table import RETRIEVAL
 
     if name in RETRIEVAL:
         return UserError(f"'{name}' is a retrieval task without classes; it is no data set to classify.")
+    if (elsewhere := nearest(name, ELSEWHERE, alike=0.9)) is not None:
+        return UserError(f"Unknown data set '{name}'; its name here is '{ELSEWHERE[elsewhere]}'{_with_coop(ELSEWHERE[elsewhere])}.")
     unknown = str(unknown_name("data set", name, task_names()))
     own = ", ".join(f"{scheme}:{source.expected}" for scheme, source in OWN_SOURCES.items())
     return UserError(f"{unknown[:-1]} (own data: {own}){unknown[-1]}")
+
+
+def _with_coop(base: str) -> str:
+    return f", and '{base}@coop' with the splits of few-shot papers" if "coop" in SOURCES[base] else ""
 
 
 def task_slug(name: str) -> str:

@@ -31,8 +31,8 @@ def parse_arguments(documentation: str | None, argv: Sequence[str] | None = None
     output.add_argument("--features", type=Path, default=Path("embeddings/few_shot"), metavar="FOLDER", help="where features are kept")
     output.add_argument("--list", action="store_true", help="list the methods, and end")
     add_data_arguments(parser, val_p=0.1)
-    parser.add_argument("--root", dest="data_dir", type=Path, default=argparse.SUPPRESS, help="--data-dir, as the released code calls it")
     add_run_arguments(parser, batch_flag="--batch-size")
+    _add_released(parser)
     parser.set_defaults(seed=None)
     return _checked(parse_with_config(parser, argv))
 
@@ -65,7 +65,7 @@ def _add_protocol(parser: Parser) -> None:
         type=_shots,
         default=list(RELEASED_SHOTS),
         metavar="K",
-        help="images of each class; -1: all five",
+        help="images of each class; -1: 1, 2, 4, 8 and 16",
     )
     group.add_argument("--seeds", nargs="+", type=count, metavar="N", help="of draws, views and training (default: --seed, or else 1 2 3)")
     group.add_argument("--order", choices=ORDERS, default="independent", help="how shots are drawn; legacy: as CoOp and its heirs do")
@@ -91,8 +91,19 @@ def _add_model(parser: Parser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model-name", help="an encoder, as for every command (default: clip, or the one that the adapter is for)")
     group.add_argument(
-        "--adapter", "--model-path", type=Path, metavar="CHECKPOINT", help="what train_adapter.py wrote, for corrected methods"
+        "--adapter",
+        "--model-path",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="what train_adapter.py wrote, for corrected methods",
     )
+
+
+def _add_released(parser: Parser) -> None:
+    group = parser.add_argument_group("other flags of the released code")
+    group.add_argument("--root", dest="data_dir", type=Path, default=argparse.SUPPRESS, help="--data-dir")
+    unused = "accepted and without effect, as there: --model-path is the adapter"
+    group.add_argument("--model-checkpoint", metavar="FILE", default=argparse.SUPPRESS, help=unused)
 
 
 def _shots(text: str) -> int:

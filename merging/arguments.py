@@ -8,6 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from common.arguments import add_profile_argument
 from common.errors import UserError
 from merging.options import MergeOptions
 
@@ -57,6 +58,8 @@ HELP: dict[str, str] = {  # of each field of MergeOptions
     "as_released": "fisher, regmean_plus_plus, concrete: as the papers' released code has it, where that differs",
 }
 
+_VALUES = {"device": "DEVICE", "weights_file": "FILE", "save_weights": "FILE"}  # what stands for the value, where NAME would mislead
+
 
 def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
     """What is merged, how, and where to."""
@@ -75,8 +78,13 @@ def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="merge only tensors whose names fit, e.g. '*.mlp.*'")
     where = parser.add_argument_group("where to")
     where.add_argument("--out", type=Path, help="FILE.safetensors, or a folder when the base is a Hugging Face model")
-    where.add_argument("--per-model", action="store_true", help="tall_mask, emr: one encoder for each model, into the folder --out")
+    where.add_argument(
+        "--per-model",
+        action="store_true",
+        help="tall_mask, emr: one encoder for each model, into the folder --out; they appear there one after the other",
+    )
     where.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    add_profile_argument(where)
     add_option_arguments(parser.add_argument_group("options of the methods (--list tells whose; another method's is an error)"))
     look = parser.add_argument_group("looking at models (with or without a method)")
     look.add_argument(
@@ -104,9 +112,9 @@ def add_option(group: Any, field: Field[Any], kind: Any) -> None:
     elif get_origin(kind) is Literal:
         group.add_argument(f"--{dashed(field.name)}", choices=get_args(kind), help=text)
     elif get_origin(kind) is tuple:
-        group.add_argument(f"--{dashed(field.name)}", type=get_args(kind)[0], nargs="+", metavar="NUMBER", help=text)
+        group.add_argument(f"--{dashed(field.name)}", type=get_args(kind)[0], nargs="+", help=text)
     else:
-        group.add_argument(f"--{dashed(field.name)}", type=kind, metavar=field.name.upper(), help=text)
+        group.add_argument(f"--{dashed(field.name)}", type=kind, metavar=_VALUES.get(field.name), help=text)
 
 
 def _default_is_told(field: Field[Any], kind: Any) -> bool:

@@ -54,7 +54,7 @@ def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
         "--resident", type=positive_int, default=10, metavar="N", help="encoders kept in memory; further ones are read or merged repeatedly"
     )
     group.add_argument("--heads", type=Path, default=Path("embeddings/heads"), metavar="FOLDER", help="where zero-shot heads are kept")
-    group.add_argument("--bs", dest="batch_size", type=positive_int, default=128, help="images per batch")
+    group.add_argument("--bs", "--batch-size", dest="batch_size", type=positive_int, default=128, help="images per batch")
     group.add_argument("--num-workers", type=count, default=4, help="processes that decode images; 0 decodes in the main one")
     group.add_argument("--pixel-cache", type=Path, metavar="DIR", help="keep decoded and resized images here for repeated passes")
     group.add_argument("--full-decode", action="store_true", help="decode large JPEG files whole: slower, a trace more exact")

@@ -51,7 +51,7 @@ def _add_schedules(group: Any) -> None:
     _add(group, "min_lr", "learning rate at the end, on half a cosine that starts at --lr times images of a step / 256", type=non_negative)
     _add(group, "warmup_epochs", "epochs in which the learning rate rises from 0; the run's end cuts a longer warm-up", type=count)
     _add(group, "weight_decay_end", "weight decay at the end; it follows half a cosine from --wd", type=non_negative)
-    _add(group, "optimizer", "adamw, sgd or lars, the last two with momentum 0.9", choices=OPTIMIZERS)
+    _add(group, "optimizer", "sgd and lars: with momentum 0.9", choices=OPTIMIZERS)
     _add(group, "clip_grad", "largest norm of each parameter's gradient; 0 for none", type=non_negative)
 
 

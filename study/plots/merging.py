@@ -200,7 +200,7 @@ def draw_curves(table: MergingTable, found: Sequence[Curve], folder: Path) -> Dr
         for index, curve in enumerate(found):
             _line(first, curve, [_value(score) for score in curve.averages(table)], index, label=short(curve.label, NAME), lw=1.3)
         _references_across(first, table)
-        first.legend(loc="best", frameon=True, framealpha=0.8, edgecolor="none")
+        _legend_above(first)
         for axes, curve in zip(others, found, strict=True):
             for index, task in enumerate(table.plan.tasks):
                 _line(axes, curve, [_value(table.score(point, task)) for point in curve.points], index, label=short(task, 18), lw=0.8)
@@ -211,6 +211,16 @@ def draw_curves(table: MergingTable, found: Sequence[Curve], folder: Path) -> Dr
         figure.legend(*others[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         caption = f"{table.model}. Accuracy by what the merged task vector is multiplied by: means over the tasks, then each method."
         return save(figure, folder, figure_name("scaling", table.model), caption)
+
+
+def _legend_above(axes: Axes) -> None:
+    """The legend in two columns, in room that is made for it above all lines."""
+    rows = -(-len(axes.get_legend_handles_labels()[0]) // 2)
+    low, high = axes.get_ylim()
+    share = min(0.1 * rows, 0.5)  # of the panel's height
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= high])
+    axes.set_ylim(low, low + (high - low) / (1 - share))
+    axes.legend(loc="upper center", ncols=2, borderaxespad=0.1, handlelength=1.5, columnspacing=1)
 
 
 def _references_across(axes: Axes, table: MergingTable) -> None:

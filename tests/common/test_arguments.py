@@ -68,7 +68,7 @@ def parsed(*arguments, defaults=None):
 
 
 def test_a_refused_value_is_one_sentence_that_names_the_flag():
-    with pytest.raises(UserError, match=r"^argument --bs: 0 is less than 1; "):
+    with pytest.raises(UserError, match=r"^argument --bs/--batch-size: 0 is less than 1; "):
         parsed("--bs", "0")
 
 

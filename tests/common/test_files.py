@@ -1,9 +1,11 @@
 """Files are the old one or the new one, tables only grow, and what cannot be written is told in one sentence."""
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import stat
 
 import pytest
@@ -15,12 +17,18 @@ from common.files import (
     ensure_folder,
     read_csv,
     read_json,
+    remove_leftovers,
     replacing,
     sha256_of_file,
     slug,
     write_json,
     write_text,
 )
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
 
 # --- replacing -----------------------------------------------------------------------------------------------------
 
@@ -50,7 +58,7 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
     with replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
-        assert temporary.parent == path.parent  # another folder may be another disk, to which nothing can be renamed
+        assert temporary.parents[1] == path.parent  # another folder may be another disk, to which nothing can be renamed
     assert path.read_text() == "new"
 
 
@@ -75,6 +83,81 @@ def test_a_folder_that_may_not_be_written_to_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match=f"The output folder '{tmp_path}' is not writable"):
         ensure_folder(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["tempfile.mkdtemp", "pathlib.Path.touch", "os.fsync", "pathlib.Path.replace"])
+def test_a_disk_that_is_full_in_any_step(tmp_path, monkeypatch, where):
+    monkeypatch.setattr(where, full)
+    with pytest.raises(UserError, match=r"Cannot write '.*a.txt': No space left on device\."):
+        write_text(tmp_path / "a.txt", "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what a kill has left ------------------------------------------------------------------------------------------
+
+
+def killed_while_writing(path, content):
+    """The path of what a process leaves that gets SIGKILL when it has written ``content``."""
+    child = os.fork()
+    if child == 0:
+        with replacing(path) as temporary:
+            temporary.write_text(content)
+            (temporary.parent / ".tmpABCDEF").write_text(content)  # as safetensors does
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = path.parent.iterdir()
+    return left
+
+
+def test_what_a_kill_left_goes_with_the_next_writing(tmp_path):
+    left = killed_while_writing(tmp_path / "a.txt", "half")
+    assert not (tmp_path / "a.txt").exists()
+    assert sorted(path.name for path in left.iterdir()) == [".tmpABCDEF", "lock", "new.tmp"]
+    write_text(tmp_path / "b.txt", "another file")
+    assert left.exists()
+    write_text(tmp_path / "a.txt", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_nothing_else_is_removed(tmp_path):
+    kept = [".y.txt.abcdefgh.tmp", ".x.txt.abcdefgh.tmp2", ".x.txt.ab.tmp", "x.txt.abcdefgh.tmp", "x.tmp"]
+    for name in (*kept, ".x.txt.abcd_123.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".x.txt.of_user0.tmp").write_text("a file")
+    remove_leftovers(tmp_path / "x.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, ".x.txt.of_user0.tmp"])
+    remove_leftovers(tmp_path / "absent" / "x.txt")
+
+
+def test_a_file_that_another_writer_is_making_is_left_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as first:
+        first.write_text("first")
+        write_text(path, "second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", full)
+    (tmp_path / ".a.txt.abcdefgh.tmp").mkdir()
+    write_text(tmp_path / "a.txt", "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.txt.abcdefgh.tmp", "a.txt"]
+
+
+def test_a_folder_that_was_taken_for_a_leftover_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    real = fcntl.flock
+
+    def flock(handle, how):
+        monkeypatch.undo()
+        remove_leftovers(tmp_path / "a.txt")  # another process is faster
+        real(handle, how)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    write_text(tmp_path / "a.txt", "a")
+    assert (tmp_path / "a.txt").read_text() == "a"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
 
 
 def test_a_full_disk_is_told_in_one_sentence(tmp_path):
@@ -125,6 +208,13 @@ def test_a_table_of_another_program_is_continued(tmp_path):
     table.write_bytes(b"a,b\r\n1,2")  # its line ends, and none behind the last row
     append_rows(table, [{"a": 3, "b": 4}])
     assert table.read_bytes() == b"a,b\n1,2\n3,4\n"
+
+
+def test_a_table_without_rows_keeps_its_columns(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text('a,"two\nlines",b\n')
+    append_rows(table, [{"b": 1, "c": 2}])
+    assert table.read_text() == 'a,"two\nlines",b,c\n,,1,2\n'
 
 
 def add_many(table, writer):
