@@ -10,6 +10,13 @@ that is there already is kept, unless --overwrite is given; MODEL is the checkpo
 
 With --measure nothing is written but rows of the table that get_metric_scores.py adds to: measures that are sums over images are
 taken on the way, in any number of processes. With --keep-embeddings the files are written too, and every measure can be taken.
+
+    python get_embeddings.py --datasets ImageNet --model-name clip --parts 16
+    python get_embeddings.py --datasets ImageNet --model-name clip --parts 16 --part 3 4
+
+With --parts N the data set is cut into N parts of its order, each a file DATASET_SPLIT.part-00003-of-00016.safetensors that is there
+as soon as it is done: a run that was killed goes on with those that are missing, and jobs or processes (torchrun, srun,
+slurm/embed_array.sbatch) make different ones without talking. All commands read them by the name DATASET_SPLIT.safetensors.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments
+from common.arguments import add_data_arguments, add_model_arguments, add_run_arguments, positive_int
 from common.cli import Parser, run, tuning_flags
 from datasets.arguments import add_corruption_arguments, load_asked
 
@@ -39,6 +46,10 @@ def parse_arguments() -> argparse.Namespace:
     output.add_argument("--outfolder", type=Path, default=Path("embeddings"), help="folder of the embeddings files")
     output.add_argument("--format", choices=("safetensors", "csv"), default="safetensors", help="csv: the pair of the released IIMM code")
     output.add_argument("--overwrite", action="store_true", help="make files anew that are there already")
+    parts = parser.add_argument_group("parts")
+    parts.add_argument("--parts", type=positive_int, metavar="N", help="write N files, each of one part of the images")
+    parts.add_argument("--part", nargs="+", type=positive_int, metavar="K", help="make only these parts, from 1 to N (default: all)")
+    parts.add_argument("--join", action="store_true", help="then write the one file, as a run without --parts does")
     measures = parser.add_argument_group("measures")
     measures.add_argument(
         "--measure", nargs="+", metavar="NAME", help="measure instead of writing embeddings; get_metric_scores.py --help lists the names"
@@ -55,6 +66,7 @@ def main() -> None:
     """Embed or measure as the command line says."""
     args = parse_arguments()
     check_measures(args)
+    check_parts(args)
     from engine.embed import LoadOptions
     from engine.runtime import start
     from models.selection import select_encoder
@@ -63,7 +75,7 @@ def main() -> None:
     runtime = start(args.device, args.precision, args.seed)
     selection = select_encoder(args.model_name, args.model_path, tuning_flags(args))
     options = LoadOptions.of(args)
-    work = measure_tasks if args.measure and not args.keep_embeddings else embed_tasks
+    work = embed_parts if args.parts else measure_tasks if args.measure and not args.keep_embeddings else embed_tasks
     work(runtime, selection, tasks, options, args)
     runtime.close()
 
@@ -89,6 +101,24 @@ def check_measures(args: argparse.Namespace) -> None:
         check_names(args.measure)
 
 
+def check_parts(args: argparse.Namespace) -> None:
+    """Flags of parts that say nothing without others, or contradict them."""
+    from common.errors import UserError
+
+    if not args.parts:
+        if args.part or args.join:
+            raise UserError(f"--{'part' if args.part else 'join'} needs --parts N, in how many parts the data set is cut.")
+        return
+    if wrong := [number for number in args.part or () if number > args.parts]:
+        raise UserError(f"--part {wrong[0]} is not one of the --parts {args.parts}; they are numbered from 1.")
+    if args.join and args.part:
+        raise UserError("--join needs all parts; leave --part out, and those that are there are kept.")
+    if args.format == "csv":
+        raise UserError("CSV files are not written in parts; leave --format or --parts out.")
+    if args.measure:
+        raise UserError("--measure takes the whole data set; with --parts, measure the files afterwards with get_metric_scores.py.")
+
+
 def embed_tasks(runtime: Runtime, selection: Selection, tasks: list[Task], options: LoadOptions, args: argparse.Namespace) -> None:
     """Write the file of each task, or keep the one that is there; measure it where that is asked for."""
     from common.files import ensure_folder
@@ -105,6 +135,32 @@ def embed_tasks(runtime: Runtime, selection: Selection, tasks: list[Task], optio
             embed(runtime, selection, task, options, path, args.format)
         if args.measure and runtime.is_main:
             measure_file(path, args)
+
+
+def embed_parts(runtime: Runtime, selection: Selection, tasks: list[Task], options: LoadOptions, args: argparse.Namespace) -> None:
+    """Write the parts of each task that are not there, every process its share of them, and join them where that is asked for."""
+    from common.errors import UserError
+    from common.files import ensure_folder
+    from datasets.registry import task_slug
+    from engine.embed_parts import TaskInParts, join
+    from engine.embedding_parts import parts_beside
+    from engine.embeddings import embeddings_path
+
+    if args.join and runtime.world > 1:
+        raise UserError("--join is for one process, since several do not wait for one another; make the parts first, then join them.")
+    folder = ensure_folder(args.outfolder / selection.label)
+    for task in {task.name: task for task in tasks}.values():
+        main = embeddings_path(folder / f"{task_slug(task.name)}_{task.split}", "safetensors")
+        if args.join and main.exists() and not args.overwrite:
+            runtime.say(f"kept {main}{differences(main, selection, task, options)} (--overwrite makes it anew)")
+            continue
+        parts = TaskInParts(runtime, selection, task, options, main, args.parts)
+        for number in sorted({*(args.part or range(1, args.parts + 1))})[runtime.rank :: runtime.world]:
+            print(parts.make(number, args.overwrite), flush=True)
+        if args.join:
+            print(f"{main}: {len(join(main, options.max_skipped).labels)} images of {args.parts} parts", flush=True)
+        else:
+            runtime.say(f"{main}: {len(parts_beside(main))} of {args.parts} parts are there")
 
 
 def measure_tasks(runtime: Runtime, selection: Selection, tasks: list[Task], options: LoadOptions, args: argparse.Namespace) -> None:

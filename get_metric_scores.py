@@ -15,6 +15,9 @@ column `variant` tells which of the two a row holds.
 
 Standard error and 95 % interval say how far a score would move with other images of the same kind; texts stay as they are. They
 are closed forms where there is one (column `interval`: jackknife); else --bootstrap N gives them from N resamples.
+
+A data set that was embedded in parts is named as if it were one file. Measures that are sums over images are then taken with one
+part in memory at a time; the others load all of them.
 """
 
 from __future__ import annotations
@@ -30,10 +33,12 @@ from common.arguments import count
 from common.cli import Parser, run
 from common.errors import UserError, unknown_name
 from common.files import ensure_folder, read_csv
-from engine.embeddings import load_embeddings, read_metadata
+from engine.embedding_parts import named_as_wholes, parts_at, place_of
+from engine.embeddings import PartedEmbeddings, load_embeddings, read_metadata
 from engine.scores import add_scores, provenance, sample_of, score
 from metrics.metric import AS_DEFINED
 from metrics.statistics import MetricError
+from metrics.sums import OF_SUMS, SCATTERS
 from metrics.table import BY_ANY_NAME, METRICS
 
 DEFAULT = ("iimm", "image_image", "wrong_label", "alignment", "text_text", "gap", "uniformity_text")  # sums alone: seconds for any N
@@ -79,7 +84,7 @@ def main() -> None:
     """Check everything, measure every file, then write."""
     arguments = parse_arguments()
     check(arguments)
-    names, files = chosen_names(arguments.metrics), list(dict.fromkeys(arguments.embeddings))
+    names, files = chosen_names(arguments.metrics), named_as_wholes(arguments.embeddings)
     rows = [row for file in files for row in measure(file, names, arguments)]
     new = add_scores(arguments.outpath, rows)
     show(rows)
@@ -97,10 +102,19 @@ def check(arguments: argparse.Namespace) -> None:
         raise UserError("--bootstrap must be 0 or at least 2, not 1: one resample has no spread.")
     if arguments.seed < 0:
         raise UserError(f"--seed must be 0 or more, not {arguments.seed}.")
-    for file in arguments.embeddings:
-        read_metadata(file)
+    for file in named_as_wholes(arguments.embeddings):
+        check_file(file)
     ensure_folder(arguments.outpath.parent)
     read_csv(arguments.outpath)
+
+
+def check_file(file: Path) -> None:
+    """Read the headers of a file or of all its parts; tell of the file of one part that the others are left out."""
+    if parts_at(file):
+        PartedEmbeddings(file)
+    elif "part" in (metadata := read_metadata(file)):
+        place = place_of(file, metadata)
+        print(f"{file} is part {place.number} of {place.of} alone; the name without .part-... stands for all of them.")
 
 
 def chosen_names(given: Sequence[str]) -> list[str]:
@@ -110,24 +124,53 @@ def chosen_names(given: Sequence[str]) -> list[str]:
 
 def measure(file: Path, names: Sequence[str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per measure of one file; the sums that several need are made once."""
+    parts = PartedEmbeddings(file) if parts_at(file) else None
+    try:
+        if parts is not None and part_by_part(names, arguments):
+            metadata, counts, scores = measure_parts(parts, names, arguments)
+        else:
+            if parts is not None:
+                print(f"{file}: some measures need all images at once; {parts.n_images} images of {len(parts.places)} parts are loaded.")
+            metadata, counts, scores = measure_whole(file, names, arguments)
+    except MetricError as error:
+        raise UserError(f"'{file}' cannot be measured: {error}") from error
+    common = provenance(metadata, **counts, proportion=arguments.prop, seed=arguments.seed, file=file)
+    return [common | row for row in scores]
+
+
+Measures = tuple[dict[str, str], dict[str, int], list[dict[str, Any]]]  # the metadata, N and C, the rows
+
+
+def measure_whole(file: Path, names: Sequence[str], arguments: argparse.Namespace) -> Measures:
+    """With all images in memory."""
     embeddings = load_embeddings(file)
     images = draw(len(embeddings.labels), arguments.prop, arguments.seed)
-    counts = {"n_images": len(images), "n_classes": len(embeddings.text_embeddings)}
-    common = provenance(embeddings.metadata, **counts, proportion=arguments.prop, seed=arguments.seed, file=file)
     sample = sample_of(embeddings, arguments.seed)
     if len(images) < len(sample):
         sample = sample.subset(images)
-    try:
-        scores = score(sample, names, as_released=arguments.as_released, bootstrap=arguments.bootstrap)
-    except MetricError as error:
-        raise UserError(f"'{file}' cannot be measured: {error}") from error
-    return [common | row for row in scores]
+    scores = score(sample, names, as_released=arguments.as_released, bootstrap=arguments.bootstrap)
+    return embeddings.metadata, {"n_images": len(images), "n_classes": len(embeddings.text_embeddings)}, scores
+
+
+def part_by_part(names: Sequence[str], arguments: argparse.Namespace) -> bool:
+    """Whether all measures are sums over images, of a size that does not grow with classes times dimensions squared."""
+    metrics = [BY_ANY_NAME[name] for name in names]
+    of_sums = all(metric.name in OF_SUMS and OF_SUMS[metric.name].step < SCATTERS for metric in metrics)
+    return of_sums and not arguments.bootstrap and not (arguments.as_released and any(metric.as_released for metric in metrics))
+
+
+def measure_parts(parts: PartedEmbeddings, names: Sequence[str], arguments: argparse.Namespace) -> Measures:
+    """With one part in memory at a time."""
+    from engine.parted_scores import score_parts
+
+    images, classes, scores = score_parts(parts, names, lambda count: draw(count, arguments.prop, arguments.seed))
+    return parts.metadata, {"n_images": images, "n_classes": classes}, scores
 
 
 def draw(count: int, proportion: float, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """A seeded share of ``count`` images without replacement, in order; at the same seed a smaller share lies in a larger."""
     size = round(proportion * count)
-    return np.sort(np.random.default_rng(seed).permutation(count)[:size])
+    return np.arange(count) if size == count else np.sort(np.random.default_rng(seed).permutation(count)[:size])
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from common.stages import staged
+from datasets.fingerprint import DIGEST_BYTES, Fingerprint
 from datasets.samples import Samples, Subset
 
 SPLITS = ("train", "val", "test")
@@ -62,20 +64,29 @@ class Task:
         return [self.samples.sample_id(index) for index in range(len(self))]
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over every sample's id, content and label, in order: changes when, and only when, one of them does."""
-        digest = hashlib.sha256()
-        for index, label in enumerate(self.labels.tolist()):
-            name = self.samples.sample_id(index).encode()
-            digest.update(b"%d %d %s" % (label, len(name), name))
-            digest.update(self.samples.digest(index))
-        return digest.hexdigest()
+    def digests(self) -> NDArray[np.uint8]:
+        """The hash of every sample's content, uint8 [N, 32]; reads all of it."""
+        digests = np.empty((len(self), DIGEST_BYTES), np.uint8)
+        for index in range(len(self)):
+            digests[index] = np.frombuffer(self.samples.digest(index), np.uint8)
+        return digests
 
     @cached_property
+    @staged("fingerprint")
+    def fingerprint(self) -> str:
+        """SHA-256 over every sample's id, content and label, in order: changes when, and only when, one of them does."""
+        of = Fingerprint()
+        for index, label in enumerate(self.labels.tolist()):
+            of.add(self.samples.sample_id(index), label, self.digests[index].tobytes())
+        return of.hexdigest()
+
+    @cached_property
+    @staged("fingerprint")
     def listing(self) -> str:
         """SHA-256 over every sample's id and label, in order: the fingerprint less the pixels, quick for any size."""
         digest = hashlib.sha256()
-        for name, label in zip(self.sample_ids, self.labels.tolist(), strict=True):
+        for index, label in enumerate(self.labels.tolist()):
+            name = self.samples.sample_id(index)
             digest.update(f"{label} {len(name)} {name}\n".encode())
         return digest.hexdigest()
 

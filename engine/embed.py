@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.errors import UserError
+from common.stages import stage
 from datasets.task import Task
 from engine.classifier import average_templates, frozen_text_features
 from engine.embeddings import Embeddings, describe
@@ -76,6 +77,31 @@ def batches_of(runtime: Runtime, encoder: Encoder, task: Task, options: LoadOpti
             yield batch.to(runtime.device)
 
 
+class BroughtBack:
+    """Rows that are made batch by batch on the device and copied to the CPU many batches at a time, since each copy waits for it."""
+
+    def __init__(self) -> None:
+        self.done: list[Tensor] = []
+        self.waiting: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        """The rows [b, D] of one batch."""
+        self.waiting.append(rows.float())
+        if len(self.waiting) == KEEP_ON_DEVICE:
+            self._copy()
+
+    def together(self, width: int) -> Tensor:
+        """All rows float32 [N, D] on the CPU, in the order in which they came; [0, ``width``] when none came."""
+        self._copy()
+        return torch.cat(self.done) if self.done else torch.empty(0, width)
+
+    def _copy(self) -> None:
+        if self.waiting:
+            with stage("transfer back"):
+                self.done.append(torch.cat(self.waiting).cpu())
+            self.waiting.clear()
+
+
 def of_all_processes(runtime: Runtime, skipped: SkippedImages) -> SkippedImages:
     """The unreadable images that all processes met; a :class:`UserError` when together they are too many."""
     together = SkippedImages(skipped.max_skipped)
@@ -84,25 +110,24 @@ def of_all_processes(runtime: Runtime, skipped: SkippedImages) -> SkippedImages:
     return together
 
 
-def embed_images(runtime: Runtime, encoder: Encoder, task: Task, options: LoadOptions, *, adapted: bool = True) -> ImageEmbeddings:
-    """Embed every image of ``task``; with ``adapted=False`` stop at the image tower's features, before any adapter."""
+def embed_images(
+    runtime: Runtime, encoder: Encoder, task: Task, options: LoadOptions, *, adapted: bool = True, skipped: SkippedImages | None = None
+) -> ImageEmbeddings:
+    """Embed every image of ``task``; with ``adapted=False`` stop at the image tower's features, before any adapter.
+
+    Unreadable images are added to ``skipped``, by default a new list that ends the run above --max-skipped.
+    """
     encoder.to(runtime.device)
     encode = encoder.encode_image if adapted else encoder.image_features
-    skipped = SkippedImages(options.max_skipped)
-    done: list[Tensor] = []
-    waiting: list[Tensor] = []
+    skipped = SkippedImages(options.max_skipped) if skipped is None else skipped
+    rows = BroughtBack()
     indices: list[Tensor] = []
     started = time.perf_counter()
     with torch.inference_mode(), runtime.autocast():
         for batch in batches_of(runtime, encoder, task, options, skipped):
-            waiting.append(encode(batch.pixels).float())
+            rows.add(encode(batch.pixels))
             indices.append(batch.indices)
-            if len(waiting) == KEEP_ON_DEVICE:
-                done.append(torch.cat(waiting).cpu())
-                waiting.clear()
-    width = encoder.embed_dim
-    rows = torch.cat([*done, *(part.cpu() for part in waiting)]) if done or waiting else torch.empty(0, width)
-    return _in_order(runtime, rows, indices, skipped, started)
+    return _in_order(runtime, rows.together(encoder.embed_dim), indices, skipped, started)
 
 
 def _in_order(runtime: Runtime, rows: Tensor, indices: list[Tensor], skipped: SkippedImages, started: float) -> ImageEmbeddings:
@@ -131,7 +156,7 @@ def embed_task(runtime: Runtime, selection: Selection, task: Task, options: Load
         started = time.perf_counter()
         texts = embed_classes(runtime, selection.encoder, task)
         text_seconds = time.perf_counter() - started
-    _check_rows(task, images.embeddings, texts)
+    check_rows(task, images.embeddings, texts)
     metadata = describe_run(runtime, selection, task, options, images.seconds, text_seconds, len(images.skipped))
     ids = [task.samples.sample_id(int(index)) for index in images.indices]
     return Embeddings(images.embeddings, texts, task.labels[images.indices], ids, metadata), images.skipped
@@ -163,7 +188,8 @@ def describe_run(
     )
 
 
-def _check_rows(task: Task, images: NDArray[np.float32], texts: NDArray[np.float32]) -> None:
+def check_rows(task: Task, images: NDArray[np.float32], texts: NDArray[np.float32]) -> None:
+    """A :class:`UserError` for embeddings that are none: of no image, or not finite."""
     if not len(images):
         raise UserError(f"No image of {task.name} could be read, so there is nothing to embed.")
     if not (np.isfinite(images).all() and np.isfinite(texts).all()):

@@ -4,6 +4,9 @@
 ``labels`` int64 [N]; its header holds the metadata, all strings (see :data:`KEYS`). Sample ids stand one per line in
 ``NAME.ids.txt``. The CSV pair of the released IIMM code (:mod:`engine.embeddings_csv`) is written on request, with its
 metadata in a JSON sidecar, and read as well, from that code too. No torch here: reading starts fast.
+
+Large data sets are embedded in parts (:mod:`engine.embedding_parts`): where ``NAME.safetensors`` is not there but its parts are,
+:func:`load_embeddings` reads them as one, and :class:`PartedEmbeddings` one after the other.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +24,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from common.checksums import KEY, sealed, unsealed
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
 from common.provenance import now, versions
+from common.stages import staged
+from engine.embedding_parts import WholeFingerprint, check_names, check_one_run, metadata_of_whole, parts_at, parts_beside
 from engine.embeddings_csv import IMAGE_PART, Pair, pair_paths, read_pair, write_pair
 
 FORMAT = "clipscope-embeddings/1"
@@ -32,14 +38,17 @@ KEYS = (
     *("classnames", "templates", "precision", "created", "versions"),
 )
 TENSORS = {"image_embeddings": "F32", "text_embeddings": "F32", "labels": "I64"}
+DIGESTS = "sample_digests"  # uint8 [n, 32], of a part only
 UNTUNED = "none"  # the ``tuning`` of an encoder as it was published
 # Checksums are added on writing, verified and taken out on reading: neither format would notice a flipped bit.
-TENSORS_SHA256, IDS_SHA256 = "tensors_sha256", "ids_sha256"
+TENSORS_SHA256, IDS_SHA256 = KEY, "ids_sha256"
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """One task seen by one encoder. ``sample_ids`` is empty where they are not known; ``metadata`` has :data:`KEYS`.
+
+    Of a part of a data set ``sample_digests`` uint8 [n, 32] are the hashes of all its samples, those that could not be read included.
 
     Raises ValueError when the arrays are not float32 [N, D], float32 [C, D] and int64 [N] with labels in ``range(C)``, or
     hold a value that is not finite.
@@ -50,6 +59,7 @@ class Embeddings:
     labels: NDArray[np.int64]
     sample_ids: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
+    sample_digests: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         _check_matrix("image_embeddings", self.image_embeddings)
@@ -103,6 +113,7 @@ def describe(
     }
 
 
+@staged("write")
 def save_embeddings(path: Path, embeddings: Embeddings, format: Literal["safetensors", "csv"] = "safetensors") -> Path:
     """Write ``embeddings`` and return the path of the main file (of a CSV pair, the image file).
 
@@ -114,22 +125,26 @@ def save_embeddings(path: Path, embeddings: Embeddings, format: Literal["safeten
         raise ValueError(f"metadata without {', '.join(missing)}; make it with describe()")
     main = embeddings_path(path, format)
     tensors = {name: np.ascontiguousarray(getattr(embeddings, name)) for name in TENSORS}
-    metadata = {**embeddings.metadata, "format": FORMAT, TENSORS_SHA256: _sha256_of_tensors(tensors)}
-    metadata[IDS_SHA256] = _write_ids(_ids_path(main), embeddings.sample_ids)
+    metadata = {**embeddings.metadata, "format": FORMAT, IDS_SHA256: _write_ids(_ids_path(main), embeddings.sample_ids)}
+    metadata = sealed(metadata, _sha256_of_tensors(tensors))
     if format == "csv":
         write_json(pair_paths(main)[2], metadata)
         write_pair(main, Pair(**tensors, classnames=embeddings.classnames or _numbers(len(embeddings.text_embeddings))))
     else:
-        _write_safetensors(main, tensors, metadata)
+        digests = {} if embeddings.sample_digests is None else {DIGESTS: embeddings.sample_digests}
+        _write_safetensors(main, tensors | digests, metadata)
     return main
 
 
 def load_embeddings(path: Path) -> Embeddings:
     """Read an embeddings file of either format; a UserError in one sentence names the file that is not one.
 
+    Where there is no such file, but its parts, they are read as one; the file of one part is read as that part alone.
     A CSV pair without our metadata sidecar may hold rows of any length, since the released code wrote those of some
     models as they came: they are normalised, and the metadata then has ``normalised`` = ``when read``.
     """
+    if parts_at(path):
+        return PartedEmbeddings(path).load()
     if _is_csv(path):
         path = pair_paths(path)[0]
         tensors, metadata = _read_pair(path)
@@ -140,7 +155,7 @@ def load_embeddings(path: Path) -> Embeddings:
         embeddings = Embeddings(**tensors, sample_ids=_read_ids(_ids_path(path), ids_sha256), metadata=metadata)
     except ValueError as error:
         raise UserError(f"'{path}' is not a valid embeddings file: {error}.") from error
-    if expected is not None and expected != _sha256_of_tensors(tensors):
+    if expected is not None and expected != _sha256_of_tensors({name: tensors[name] for name in TENSORS}):
         raise UserError(
             f"'{path}' is damaged or was edited: its numbers do not have the checksum that was written with them; make it again."
         )
@@ -150,11 +165,70 @@ def load_embeddings(path: Path) -> Embeddings:
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata alone; of a safetensors file only the header is read, which also tells a truncated file.
 
+    Of a data set in parts it is that of the whole, whose fingerprint takes the ids, labels and digests of all parts.
+
     Raises UserError as :func:`load_embeddings` does, less what only the numbers can tell. What the name of a file of the
     released code does not tell is ``""``.
     """
-    metadata = _pair_metadata(pair_paths(path)[0]) if _is_csv(path) else _read_safetensors(path, header_only=True)[1]
+    if parts_at(path):
+        return PartedEmbeddings(path).read_metadata()
+    metadata = _pair_metadata(pair_paths(path)[0]) if _is_csv(path) else _read_safetensors(path, ())[1]
     return {key: value for key, value in metadata.items() if key not in (TENSORS_SHA256, IDS_SHA256)}
+
+
+class PartedEmbeddings:
+    """The parts of the embeddings called ``path``, read one after the other; raises UserError unless all are there.
+
+    In memory are at most two of them, the one before and the one that is read. ``metadata`` is that of an undivided run; it is
+    known when all parts have been read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        parts = parts_beside(path)
+        if not parts:
+            raise UserError(f"No such file: '{path}'.")
+        check_names(path, parts)
+        self.headers = {part: read_metadata(part) for part in parts}
+        self.places = check_one_run(self.headers)
+        self.metadata: dict[str, str] = {}
+
+    @property
+    def n_images(self) -> int:
+        """N, of all parts."""
+        return sum(place.n_images for place in self.places)
+
+    def __iter__(self) -> Iterator[Embeddings]:
+        """Every part, checked."""
+        fingerprint, shape = WholeFingerprint(), None
+        for path in self.headers:
+            part = load_embeddings(path)
+            fingerprint.add(path, part.metadata, part.sample_ids, part.labels, part.sample_digests)
+            shape = shape or part.text_embeddings.shape
+            if part.text_embeddings.shape != shape:
+                raise UserError(f"'{path}' has text embeddings of another shape than the parts before it; make it again with --overwrite.")
+            yield part
+        self.metadata = metadata_of_whole([*self.headers.values()], self.places, fingerprint.hexdigest())
+
+    def load(self) -> Embeddings:
+        """All parts as one; needs the memory of the whole and of one part."""
+        images, texts, labels, ids = np.empty((0, 0), np.float32), None, np.empty(self.n_images, np.int64), list[str]()
+        for part in self:
+            if texts is None:
+                images, texts = np.empty((self.n_images, part.image_embeddings.shape[1]), np.float32), part.text_embeddings
+            rows = slice(len(ids), len(ids) + len(part.labels))
+            images[rows], labels[rows] = part.image_embeddings, part.labels
+            ids += part.sample_ids
+        assert texts is not None
+        return Embeddings(images, texts, labels, ids, self.metadata)
+
+    def read_metadata(self) -> dict[str, str]:
+        """:attr:`metadata` without reading the embeddings."""
+        fingerprint = WholeFingerprint()
+        for path, metadata in self.headers.items():
+            tensors, header = _read_safetensors(path, ("labels", DIGESTS))
+            ids = _read_ids(_ids_path(path), header.get(IDS_SHA256))
+            fingerprint.add(path, metadata, ids, tensors["labels"], tensors.get(DIGESTS))
+        return metadata_of_whole([*self.headers.values()], self.places, fingerprint.hexdigest())
 
 
 def _is_csv(path: Path) -> bool:
@@ -177,15 +251,22 @@ def _write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata
             raise UserError(f"Cannot write '{path}': {error}.") from error
 
 
-def _read_safetensors(path: Path, header_only: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def _read_safetensors(path: Path, names: Collection[str] = (*TENSORS, DIGESTS)) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     _check_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            _check_header(path, metadata, {name: file.get_slice(name).get_dtype() for name in file.keys()})  # noqa: SIM118
-            return ({} if header_only else {name: file.get_tensor(name) for name in TENSORS}), metadata
+            metadata = _unsealed(path, file.metadata() or {})
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            _check_header(path, metadata, types)
+            return {name: file.get_tensor(name) for name in names if name in types}, metadata
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{path}' is not a whole safetensors file ({error}); it is truncated or damaged, make it again.") from error
+
+
+def _unsealed(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata, once they are those that were written, with the checksum of the tensors alone."""
+    rest, expected = unsealed(path, metadata)
+    return rest if expected is None else {**rest, TENSORS_SHA256: expected}
 
 
 def _check_header(path: Path, metadata: Mapping[str, str], types: Mapping[str, str]) -> None:
@@ -221,7 +302,7 @@ def _pair_metadata(path: Path) -> dict[str, str]:
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise UserError(f"'{sidecar}' is not the metadata of embeddings: expected a JSON object of strings.")
         _check_header(sidecar, metadata, TENSORS)
-        return metadata
+        return _unsealed(sidecar, metadata)
     name, _, end = image_path.stem.rpartition(IMAGE_PART)
     model, underscore, dataset = name.rstrip("_").partition("_")
     known = {"format": FORMAT, "model": model if underscore else "", "dataset": dataset or model, "tuning": UNTUNED if end == "_zs" else ""}
@@ -264,8 +345,10 @@ def _read_ids(path: Path, expected: str | None) -> list[str]:
     content = path.read_bytes()
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
         raise UserError(f"The sample ids in '{path}' are not those of the embeddings beside it; make both again.")
-    escapes = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
     lines = content.decode(errors="surrogateescape").split("\n")[:-1]
+    if b"\\" not in content:
+        return lines
+    escapes = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
     return [re.sub(r"\\[\\nr]", lambda match: escapes[match[0]], line) for line in lines]
 
 

@@ -15,7 +15,9 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
+from common import stages
 from common.errors import UserError
+from common.stages import START, staged
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,6 +62,10 @@ class Runtime:
         """The context in which towers run in this precision."""
         return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
 
+    def alone(self) -> Runtime:
+        """This process by itself: it shares no work, waits for no other, prints and writes."""
+        return _Alone(self.accelerator, self.precision, self.seed)
+
     def say(self, *words: object) -> None:
         """Print, in the main process only."""
         if self.is_main:
@@ -89,9 +95,28 @@ class Runtime:
 
     def close(self) -> None:
         """Finish what trackers have to write, and leave the process group, so that torchrun ends quietly."""
+        stages.compare(self.gather_objects)
         self.accelerator.end_training()
 
 
+@dataclass(frozen=True)
+class _Alone(Runtime):
+    """One of several processes, as if there were no others."""
+
+    @property
+    def rank(self) -> int:
+        return 0
+
+    @property
+    def world(self) -> int:
+        return 1
+
+    @property
+    def is_main(self) -> bool:
+        return True
+
+
+@staged(START)
 def start(
     device: str = "auto", precision: str = "auto", seed: int = 0, tracker: str | None = None, tracker_folder: Path | None = None
 ) -> Runtime:

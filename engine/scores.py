@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.files import append_rows, read_csv
+from common.files import append_chosen
 from engine.embeddings import Embeddings
 from metrics.metric import AS_DEFINED
 from metrics.sample import Sample
@@ -72,11 +72,8 @@ def spread(of: Uncertainty, bootstrap: int) -> dict[str, Any]:
 
 
 def add_scores(table: Path, rows: Sequence[dict[str, Any]]) -> int:
-    """Add the rows that are not yet in the table; returns how many those are."""
-    new = without_known(rows, read_csv(table))
-    if new:
-        append_rows(table, new)
-    return len(new)
+    """Add the rows that are not yet in the table; returns how many those are. No other process can add the same meanwhile."""
+    return append_chosen(table, lambda known: without_known(rows, known))
 
 
 def without_known(rows: Sequence[dict[str, Any]], table: Sequence[dict[str, str]]) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from common.provenance import now, versions
 from datasets.registry import task_slug
 from datasets.task import Task
 from engine.embed import LoadOptions, embed_task
+from engine.embedding_parts import is_there
 from engine.embeddings import Embeddings, embeddings_path, load_embeddings, read_metadata, save_embeddings
 from engine.loading import SkippedImages
 from engine.runtime import Runtime
@@ -106,8 +107,8 @@ def _found_or_made(runtime: Runtime, model: str, request: TransferRequest) -> Em
     folder = ensure_folder(request.embeddings_dir / selection.label)
     usual = embeddings_path(folder / stem, "safetensors")
     exact = embeddings_path(folder / f"{stem}_{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]}", "safetensors")
-    serving = [path for path in (usual, exact) if path.exists() and _serves(path, asked, request.load.max_skipped)]
-    found, path = runtime.gather_objects([(serving[0], None) if serving else (None, exact if usual.exists() else usual)])[0]
+    serving = [path for path in (usual, exact) if is_there(path) and _serves(path, asked, request.load.max_skipped)]
+    found, path = runtime.gather_objects([(serving[0], None) if serving else (None, exact if is_there(usual) else usual)])[0]
     if found:
         return EmbeddingsFile(model, found, found=True)
     embeddings, skipped = _embed(runtime, selection, request)

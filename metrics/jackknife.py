@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from metrics.alignment import alignment_of
+from metrics.iimm import wrong_label_of
 from metrics.sample import Sample
 from metrics.statistics import Float64, ImageSums, MetricError, require, unit_blocks
 from metrics.variance import ROUNDING
@@ -33,10 +35,31 @@ def jackknife_error(left_out: Float64) -> float:
     return float(np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum()))
 
 
+class JackknifeError:
+    """:func:`jackknife_error` of values that come a few at a time; none of them is kept (Chan, Golub, LeVeque 1979)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, 0.0, 0.0
+
+    def add(self, left_out: Float64) -> None:
+        """Further values, possibly none."""
+        if not len(left_out):
+            return
+        total, mean = self.count + len(left_out), float(left_out.mean())
+        share, step = len(left_out) / total, mean - self.mean
+        self.squares += float(np.square(left_out - mean).sum()) + self.count * share * step**2
+        self.count, self.mean = total, self.mean + share * step
+
+    @property
+    def value(self) -> float:
+        """That of all values so far."""
+        return float(np.sqrt((self.count - 1) / self.count * self.squares))
+
+
 def without_image_image(sample: Sample) -> Float64:
     """(|s - x_i|^2 - (Q - q_i)) / ((N - 1) (N - 2)) for each image; needs three images."""
-    require(len(sample), 3, "image", "the standard error of image_image")
-    of, count = sample.image_sums, len(sample)
+    require(sample.image_sums.count, 3, "image", "the standard error of image_image")
+    of, count = sample.image_sums, sample.image_sums.count
     whole = float(of.total @ of.total) - of.squared_length
     changes = _by_image(sample, lambda block, squares, rows: 2 * (squares - block @ of.total))
     return (whole + changes) / ((count - 1) * (count - 2))
@@ -44,31 +67,32 @@ def without_image_image(sample: Sample) -> Float64:
 
 def without_wrong_label(sample: Sample) -> Float64:
     """The mean of b_j = (x_j.t - x_j.t_k(j)) / (C - 1) over j != i, for each image; needs two images."""
-    require(len(sample), 2, "image", "the standard error of wrong_label")
+    require(sample.image_sums.count, 2, "image", "the standard error of wrong_label")
     texts = sample.statistics.texts
     require(len(texts), 2, "class text", "wrong_label")
     total, labels = texts.sum(axis=0), sample.known_labels
     wrong = _by_image(sample, lambda block, squares, rows: block @ total - _own(block, texts[labels[rows]]))
-    return _means_of_others(wrong / (len(texts) - 1))
+    return _means_of_others(wrong / (len(texts) - 1), wrong_label_of(sample.statistics), sample)
 
 
 def without_iimm(sample: Sample) -> Float64:
     """The mean of both terms without each image; needs three images."""
-    require(len(sample), 3, "image", "the standard error of iimm")
+    require(sample.image_sums.count, 3, "image", "the standard error of iimm")
     return (without_image_image(sample) + without_wrong_label(sample)) / 2
 
 
 def without_alignment(sample: Sample) -> Float64:
     """The mean of x_j.t_k(j) over j != i, for each image; needs two images."""
-    require(len(sample), 2, "image", "the standard error of alignment")
+    require(sample.image_sums.count, 2, "image", "the standard error of alignment")
     texts, labels = sample.statistics.texts, sample.known_labels
-    return _means_of_others(_by_image(sample, lambda block, squares, rows: _own(block, texts[labels[rows]])))
+    own = _by_image(sample, lambda block, squares, rows: _own(block, texts[labels[rows]]))
+    return _means_of_others(own, alignment_of(sample.statistics), sample)
 
 
 def without_gap(sample: Sample) -> Float64:
     """|(s - x_i) / (N - 1) - t / C| for each image; needs two images."""
-    require(len(sample), 2, "image", "the standard error of gap")
-    others = len(sample) - 1
+    require(sample.image_sums.count, 2, "image", "the standard error of gap")
+    others = sample.image_sums.count - 1
     difference = sample.statistics.images.total / others - sample.statistics.texts.mean(axis=0)
     return _by_image(sample, lambda block, squares, rows: np.sqrt(_lengths(difference - block / others)))
 
@@ -95,8 +119,8 @@ def without_uniformity_text(sample: Sample) -> Float64:
 
 def without_total_variance(sample: Sample) -> Float64:
     """(Q - q_i) / (N - 1) - |s - x_i|^2 / (N - 1)^2 for each image; needs two images."""
-    require(len(sample), 2, "image", "the standard error of total_variance")
-    of, others = sample.image_sums, len(sample) - 1
+    require(sample.image_sums.count, 2, "image", "the standard error of total_variance")
+    of, others = sample.image_sums, sample.image_sums.count - 1
     return _by_image(sample, lambda block, squares, rows: (of.squared_length - squares) / others - _lengths(of.total - block) / others**2)
 
 
@@ -105,7 +129,7 @@ def without_between_within_ratio(sample: Sample) -> Float64:
 
     Taking image i of class c away changes P by |s_c - x_i|^2 / (n_c - 1) - |s_c|^2 / n_c.
     """
-    require(len(sample), 3, "image", "the standard error of between_within_ratio")
+    require(sample.image_sums.count, 3, "image", "the standard error of between_within_ratio")
     of, labels = sample.image_sums, sample.known_labels
     own_parts = np.square(of.class_sums).sum(axis=1) / np.maximum(of.class_counts, 1)
 
@@ -138,8 +162,10 @@ def _by_image(sample: Sample, value: Callable[[Float64, Float64, Rows], Float64]
     return values
 
 
-def _means_of_others(values: Float64) -> Float64:
-    return (values.sum() - values) / (len(values) - 1)
+def _means_of_others(values: Float64, mean: float, sample: Sample) -> Float64:
+    """Of a mean over images, that of the others than each."""
+    count = sample.image_sums.count
+    return (count * mean - values) / (count - 1)
 
 
 def _own(block: Float64, of_class: Float64) -> Float64:

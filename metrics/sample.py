@@ -144,6 +144,19 @@ class Sample:
         return replace(self, images=self.images[chosen], labels=None if self.labels is None else self.labels[chosen])
 
 
+@dataclass(frozen=True, eq=False)
+class SampleOfWhole(Sample):
+    """Some of the images that ``whole`` holds the sums of: what leaves out images one by one leaves them out of the whole."""
+
+    whole: ImageSums | None = None
+
+    @property
+    def image_sums(self) -> ImageSums:  # type: ignore[override]
+        """The sums over the whole."""
+        assert self.whole is not None
+        return self.whole
+
+
 def softmax(scores: Float64) -> Float64:
     """exp(s_k) / sum_k exp(s_k) along rows, written over ``scores``.
 

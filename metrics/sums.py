@@ -21,8 +21,9 @@ from metrics.hscore import hscore_of, ledoit_wolf_shrinkage
 from metrics.iimm import iimm_of, image_image_of, wrong_label_of
 from metrics.linear_algebra import half_log_determinant_of_one_plus, shrunk, trace_of_solution
 from metrics.logme import mean_evidence, regression_from_scatter
+from metrics.sample import Sample
 from metrics.scatter import Scatter, Squares, require_classes
-from metrics.statistics import Float64, Statistics
+from metrics.statistics import Float64, Floats, Statistics, unit_blocks
 from metrics.text_text import text_text_of
 from metrics.transrate import EPSILON
 from metrics.uniformity import uniformity_text_of
@@ -37,6 +38,10 @@ class Excess(NamedTuple):
     total: float
     squared: float
     of_images: Float64
+
+    def merged(self, other: Excess) -> Excess:
+        """The excess of both shards."""
+        return Excess(self.total + other.total, self.squared + other.squared, self.of_images + other.of_images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,16 @@ class Sums:
         assert self.known_scatter is not None
         return self.known_scatter
 
+    def __add__(self, other: Sums) -> Sums:
+        """The sums of both shards, up to the scatter within all classes, where both have it."""
+        known = self.statistics + other.statistics
+        if self.known_squares is None or other.known_squares is None:
+            return Sums(known)
+        squares = self.known_squares + other.known_squares
+        if self.known_scatter is None or other.known_scatter is None or self.excess is None or other.excess is None:
+            return Sums(known, squares)
+        return Sums(known, squares, self.known_scatter + other.known_scatter, self.excess.merged(other.excess))
+
     def fourth_powers(self) -> float:
         """sum_i |x_i - m|^4, m the mean of all.
 
@@ -72,6 +87,24 @@ class Sums:
         mean, spread = of.mean, (float(np.trace(of.centred)) - excess.total) / of.count
         correction = 2 * (1 + float(mean @ mean)) * excess.total - 4 * float(mean @ excess.of_images) + excess.squared
         return of.count * spread**2 + 4 * float(mean @ of.centred @ mean) + correction
+
+
+def sums_of(sample: Sample, step: int) -> Sums:
+    """The sums over the images of a sample that measures need up to ``step``, at most the scatter within all classes."""
+    if step == SUMS:
+        return Sums(sample.statistics)
+    if step == SQUARES:
+        return Sums(sample.statistics, sample.squares)
+    return Sums(sample.statistics, sample.squares, sample.scatter, excess_of(sample.images))
+
+
+def excess_of(images: Floats) -> Excess:
+    """The excess of unit rows [N, D]; MetricError unless they are unit."""
+    found = Excess(0.0, 0.0, np.zeros(images.shape[1]))
+    for _, block, squares in unit_blocks("image_embeddings", images):
+        over = squares - 1
+        found = found.merged(Excess(float(over.sum()), float(np.square(over).sum()), over @ block))
+    return found
 
 
 def hscore_regularized_of_sums(of: Sums) -> float:

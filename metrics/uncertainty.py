@@ -80,28 +80,30 @@ def standard_error_of(metric: Metric) -> Callable[[Sample], float] | None:
 def _closed_form(metric: Metric, sample: Sample, as_released: bool) -> Uncertainty | None:
     """Without resampling: an interval, or that there is none; None when the measure can be resampled."""
     if not metric.needs_images:
-        return _without(f"{metric.name} does not depend on the images")
+        return without_interval(f"{metric.name} does not depend on the images")
     standard_error = standard_error_of(metric)
     if standard_error is None or (as_released and metric.as_released is not None):
-        return None if metric.bootstrap else _without(f"copies of an image in a resample would change {metric.name} itself")
+        return None if metric.bootstrap else without_interval(f"copies of an image in a resample would change {metric.name} itself")
     try:
-        return _normal(metric.score(sample), standard_error(sample))
+        return normal_interval(metric.score(sample), standard_error(sample))
     except MetricError as error:
-        return _without(str(error))
+        return without_interval(str(error))
 
 
-def _normal(score: float, stderr: float) -> Uncertainty:
+def normal_interval(score: float, stderr: float) -> Uncertainty:
+    """The score with an interval from a closed form: score +- 1.96 standard errors."""
     return Uncertainty(stderr, score - Z * stderr, score + Z * stderr, JACKKNIFE)
 
 
-def _without(why: str) -> Uncertainty:
+def without_interval(why: str) -> Uncertainty:
+    """No interval, and why there is none."""
     return Uncertainty(None, None, None, NONE, why)
 
 
 def _bootstrap(metrics: Sequence[Metric], sample: Sample, count: int, seed: int, as_released: bool) -> list[Uncertainty]:
     """The bootstrap of several measures; each takes the first ``count`` resamples of which it is defined, of twice as many."""
     if count < 2 or not metrics:
-        return [_without("no closed form; --bootstrap N resamples the images") for _ in metrics]
+        return [without_interval("no closed form; --bootstrap N resamples the images") for _ in metrics]
     drawn: list[list[float]] = [[] for _ in metrics]
     redrawn = [0] * len(metrics)
     for resample in _resamples(sample, 2 * count, seed):
@@ -136,6 +138,6 @@ def _score_or_nan(metric: Metric, sample: Sample, as_released: bool) -> float:
 
 def _around(score: float, values: np.ndarray, count: int, redrawn: int) -> Uncertainty:
     if len(values) < count:
-        return _without(f"undefined for {redrawn} of {redrawn + len(values)} resamples")
+        return without_interval(f"undefined for {redrawn} of {redrawn + len(values)} resamples")
     note = f"{redrawn} resamples of which it is undefined were drawn again" if redrawn else ""
-    return _normal(score, float(values.std(ddof=1)))._replace(method=BOOTSTRAP, note=note)
+    return normal_interval(score, float(values.std(ddof=1)))._replace(method=BOOTSTRAP, note=note)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics import jackknife
-from metrics.jackknife import LEFT_OUT, jackknife_error
-from metrics.sample import Sample
+from metrics.jackknife import LEFT_OUT, JackknifeError, jackknife_error
+from metrics.sample import Sample, SampleOfWhole
 from metrics.statistics import MetricError
 from metrics.table import METRICS
 from tests.metrics import pairs
@@ -120,3 +120,18 @@ def test_examples_in_docstrings():
     result = doctest.testmod(jackknife)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@given(INSTANCES, st.integers(1, 5), st.sampled_from(GEOMETRY))
+@settings(max_examples=30, deadline=None)
+def test_from_parts_of_the_images_and_the_sums_of_all(instance, parts, name):
+    """Nothing but the sums of the whole, and one part of the images at a time."""
+    sample, error = Sample(*instance), JackknifeError()
+    try:
+        expected = jackknife_error(LEFT_OUT[name](sample))
+    except MetricError:
+        return
+    for rows in np.array_split(np.arange(len(sample)), parts):
+        images, labels = sample.images[rows], sample.known_labels[rows]
+        error.add(LEFT_OUT[name](SampleOfWhole(images, sample.texts, labels, whole=sample.image_sums)))
+    assert error.value == pytest.approx(expected, rel=1e-9, abs=1e-12)
