@@ -5,7 +5,7 @@
     python merge.py --method ties --base openai/clip-vit-base-patch32 --models tanganke/clip-vit-base-patch32_{sun397,dtd} --out merged
     python merge.py --method task_arithmetic --scaling -0.5 --base tiny --models a.safetensors --out forgot.safetensors
     python merge.py --method regmean --base tiny --models a.safetensors b.safetensors --tasks Digits Shapes-Kind --out merged.safetensors
-    python merge.py --method task_arithmetic --base tiny --models a.safetensors b.safetensors --evaluate Digits Shapes-Kind \
+    python merge.py --method task_arithmetic --base tiny --models a.safetensors b.safetensors --evaluate Digits Shapes-Kind \\
         --sweep scaling=0.1:1.0:0.1 --out best.safetensors
     python merge.py --base tiny --models a.safetensors b.safetensors --evaluate Digits Shapes-Kind
     python merge.py --base tiny --models a.safetensors b.safetensors --cosine cosine.csv --norms norms.csv --count
@@ -21,7 +21,6 @@ written: stopped in any way, the same command goes on from there, to the same re
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -52,7 +51,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Look and merge as the command line says."""
     args = parse_arguments()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # by an exception, so that files are tidied away
     if args.list:
         return list_methods()
     method, options = choose_method(args)
@@ -134,9 +132,9 @@ def choose_method(args: argparse.Namespace) -> tuple[Method | None, MergeOptions
         method = METHODS[args.method]
         options = options_of(args, method.name, method.reads, images=bool(args.evaluate) or method.data != "none")
         if args.out is None and not args.evaluate:
-            raise UserError("--out is missing: where is the merged model to be written? Or --evaluate it.")
+            raise UserError("--out is missing; name the file of the merged model, or --evaluate it.")
     if not args.models:
-        raise UserError("--models is missing: which models?")
+        raise UserError("--models is missing; name the models, e.g. --models a.safetensors b.safetensors.")
     return METHODS.get(args.method), options
 
 

@@ -23,7 +23,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.arguments import add_data_arguments, add_run_arguments, add_tuning_arguments, count, non_negative, positive_int, proportion
+from common.arguments import (
+    add_data_arguments,
+    add_run_arguments,
+    add_tuning_arguments,
+    count,
+    learning_rate,
+    non_negative,
+    positive_int,
+    proportion,
+)
 from common.cli import Parser, run
 from common.configs import parse_with_config
 from common.errors import UserError
@@ -73,7 +82,7 @@ def add_fit_flags(parser: argparse.ArgumentParser) -> None:
     fit = parser.add_argument_group("optimisation (the defaults are the published ones)")
     fit.add_argument("--nepochs", type=positive_int, help="epochs (default: 30)")
     fit.add_argument("--steps", type=positive_int, help="optimizer steps in all, instead of --nepochs; the last epoch ends where they do")
-    fit.add_argument("--lr", type=non_negative, default=1e-6, help="learning rate")
+    fit.add_argument("--lr", type=learning_rate, default=1e-6, help="learning rate")
     fit.add_argument("--wd", type=non_negative, default=1e-4, help="weight decay")
     fit.add_argument("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="SGD: momentum 0.9; the others: beta1 0.9")
     fit.add_argument("--beta2", type=proportion, default=0.99, help="Adam, AdamW: decay of the squared gradients' mean")

@@ -5,15 +5,11 @@
     python train_adapter.py --images-path oi_data.csv --oi-root open_images/images --model-name ViT-B-16-quickgelu/openai
     torchrun --nproc_per_node=3 train_adapter.py --objective dino --config configs/adapter/dino_paper.toml
 
-Objectives: supervised (cross-entropy of a linear layer, then discarded), overlap (the overlap of the similarities of pairs of the same
-class and of different classes, made differentiable), dino (self-distillation, without labels). The defaults of flags that are
-not typed are those published for the objective.
-
 The adapters lie beside frozen weights and start as the identity; switched off they leave the encoder as it was. The checkpoint
-holds the adapters alone, as the tuning 'parallel-adapter', which every command reads with --model-path. The overlap of validation
-images is measured before, during and after training, always with the encoder's own preprocessing, and with --keep overlap it
-chooses the checkpoint. A run that is killed goes on with --resume, to the same weights; SIGTERM and SIGUSR1 save its state and
-end it with status 75.
+holds the adapters alone, as the tuning 'parallel-adapter', which every command reads with --model-path. The overlap of
+validation images is measured before, during and after training, always with the encoder's own preprocessing, and with --keep
+overlap it chooses the checkpoint. The defaults of flags that are not typed are those published for the objective. A run that is
+killed goes on with --resume, to the same weights; SIGTERM and SIGUSR1 save its state and end it with status 75.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.arguments import add_run_arguments, count, non_negative, positive_int, proportion
+from common.arguments import add_run_arguments, count, learning_rate, non_negative, positive_int, proportion
 from common.cli import Parser, run
 from common.configs import parse_with_config
 from common.errors import UserError
@@ -39,7 +35,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
     told = "; ".join(f"{entry.name}: {entry.description}" for entry in OBJECTIVES.values())
-    parser.add_argument("--objective", choices=tuple(OBJECTIVES), default="supervised", help=f"what the adapters are trained for ({told})")
+    parser.add_argument("--objective", choices=tuple(OBJECTIVES), default="supervised", help=f"what the adapters are trained for: {told}")
     add_data_flags(parser)
     add_adapter_flags(parser)
     add_fit_flags(parser)
@@ -77,7 +73,7 @@ def add_fit_flags(parser: argparse.ArgumentParser) -> None:
     """The optimizer and how long it runs."""
     fit = parser.add_argument_group("optimisation (of --batch-size, below, the " + _published("batch_size").strip(" ()") + ")")
     fit.add_argument("--epochs", type=positive_int, help="epochs" + _published("epochs"))
-    fit.add_argument("--lr", type=non_negative, help="learning rate" + _published("lr"))
+    fit.add_argument("--lr", type=learning_rate, help="learning rate" + _published("lr"))
     fit.add_argument("--wd", "--weight-decay", type=non_negative, help="weight decay" + _published("wd"))
     fit.add_argument("--schedule", choices=("constant", "cosine", "linear"), help="of the learning rate" + _published("schedule"))
     fit.add_argument("--warmup", type=count, help="steps in which the learning rate rises to --lr" + _published("warmup"))

@@ -8,21 +8,29 @@ clipscope and raises with its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST = 1800  # signs of a sentence: a damaged table may hold a cell of a megabyte, and sentences quote cells
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a terminal obeys some of them
 
 
 class UserError(Exception):
-    """A user's mistake, told in one sentence."""
+    """A user's mistake, told in one sentence, on one line: what it quotes of a file may hold line ends and worse, which are escaped."""
+
+    def __str__(self) -> str:
+        text = _CONTROL.sub(lambda sign: repr(sign[0])[1:-1], super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 class Interrupted(Exception):
     """A signal asked to stop; what was done is saved. The scripts print it and exit with status 75, "try again later"."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like ``name`` (case does not count), or None when nothing is alike."""
+def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str | None:
+    """The known name most like ``name`` (case does not count), or None when none is ``alike``, from 0, anything, to 1, the same."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=alike)
     return by_lower[found[0]] if found else None
 
 

@@ -26,7 +26,7 @@ from common.files import replacing, slug
 COLUMN, PAGE = 3.3, 6.9  # inches: the width of one column and of both
 DPI = 300
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe and Ito, "Color Universal Design" (2008)
-PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+PURPLE, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK)  # without their yellow, which is too pale for points and lines
 GREY, PALE = "#5F5F5F", "#D9D9D9"
 SUFFIXES = (".png", ".pdf")

@@ -1,6 +1,6 @@
 """Files that are either the old one or the new one, never half of either.
 
-Everything that clipscope writes goes to a temporary name in the same folder, is flushed and synced, and is then renamed
+Everything that clipscope writes goes to a temporary name on the same disk, is flushed and synced, and is then renamed
 over the target. CSV tables grow under a lock, so that processes which share one results file do not lose rows.
 """
 
@@ -11,13 +11,18 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.stages import stage, staged
+
+LOCK = "lock"  # in the folder of a file in the making
 
 
 def ensure_folder(folder: Path) -> Path:
@@ -33,32 +38,89 @@ def ensure_folder(folder: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block succeeds, sync it and rename it to ``path``.
+    """Yield a temporary path, of an empty file; when the block succeeds, sync what is there and rename it to ``path``.
 
     When the block fails or the process is killed, ``path`` is what it was. A full disk or a read-only folder is a
     :class:`UserError`.
     """
+    with in_the_making(path) as folder:
+        try:
+            temporary = folder / "new.tmp"
+            temporary.touch()
+            yield temporary
+            with stage("write"):
+                temporary.chmod(0o666 & ~_umask())  # writers that put a file of their own there let only the owner read
+                _sync(temporary)
+                temporary.replace(path)
+                _sync(path.parent)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+@contextmanager
+def in_the_making(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` in which it is made, ``.NAME.abcdefgh.tmp``; in the end it goes, with what is left in it.
+
+    The folder is locked, so that what a killed process has left can be told from what another one is making: the next
+    :func:`in_the_making` of ``path`` removes it. A folder and no file, since libraries write to temporary files of their own
+    beside the path that they are given.
+    """
     ensure_folder(path.parent)
-    temporary = _temporary_beside(path)
+    remove_leftovers(path)
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp, and writers that put a file of their own there, let only the owner read
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        folder, lock = _locked_folder(path)
     except OSError as error:
-        raise UserError(f"Cannot write '{path}': {error.strerror or error}.") from error
+        raise _cannot_write(path, error) from error
+    try:
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _temporary_beside(path: Path) -> Path:
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left of ``path`` in the making."""
+    with suppress(OSError):  # the folder is not there, or not ours
+        with os.scandir(path.parent) as found:  # of thousands of files nearly all have other names
+            alike = [path.parent / entry.name for entry in found if entry.name.startswith(f".{path.name}.")]
+        for left in filter(lambda one: is_temporary(one, path.name), alike):
+            handle = os.open(left / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            abandoned = _lock(handle, wait=False)
+            os.close(handle)
+            if abandoned:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def is_temporary(path: Path, of: str | None = None) -> bool:
+    """Whether :func:`in_the_making` gives such names, for a file of any name or of one."""
+    return re.fullmatch(rf"\.{'.+' if of is None else re.escape(of)}\.[a-z0-9_]{{8}}\.tmp", path.name) is not None
+
+
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """The folder, and the handle that keeps it locked; until then it may be taken for what a killed process has left."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        with suppress(FileNotFoundError):
+            handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            _lock(handle, wait=True)
+            if (folder / LOCK).exists():
+                return folder, handle
+            os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool:
+    """Lock an open file until it is closed; whether that was possible. There are file systems without locks."""
+    import fcntl
+
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise UserError(f"Cannot write '{path}': {error.strerror or error}.") from error
-    return Path(name)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
+    return UserError(f"Cannot write '{path}': {error.strerror or error}.")
 
 
 def _umask() -> int:
@@ -76,6 +138,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+@staged("write")
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically."""
     with replacing(path) as temporary:
@@ -93,7 +156,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"No such file: '{path}'.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON or UTF-8; numbers or nesting without end
         raise UserError(f"'{path}' is not readable JSON: {error}.") from error
     except OSError as error:
         raise UserError(f"Cannot read '{path}': {error.strerror or error}.") from error
@@ -113,6 +176,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def _header(path: Path) -> list[str]:
+    """The columns of a readable CSV table, of one without rows too; an absent or empty file has none."""
+    return next(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))), []) if path.exists() else []
+
+
 def check_appendable(path: Path) -> None:
     """A :class:`UserError` now rather than after the work, when rows cannot be added to the table at ``path``."""
     ensure_folder(path.parent)
@@ -121,20 +189,29 @@ def check_appendable(path: Path) -> None:
     read_csv(path)
 
 
+@staged("write")
 def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add ``rows`` to the CSV table at ``path``; every earlier row stays, new columns are added at the right.
 
     The table is locked while it is read, extended and replaced, so several processes can write to one file.
     """
+    append_chosen(path, lambda table: rows)
+
+
+def append_chosen(path: Path, choose: Callable[[list[dict[str, str]]], Sequence[Mapping[str, Any]]]) -> int:
+    """As :func:`append_rows`, those rows that ``choose`` gives for the table, which stays locked meanwhile; returns how many they are."""
     ensure_folder(path.parent)
     with locked(path):
-        table: list[Mapping[str, Any]] = [*read_csv(path), *rows]
-        columns = list(dict.fromkeys(column for row in table for column in row))
+        table = read_csv(path)
+        rows = choose(table)
+        columns = list(dict.fromkeys([*_header(path), *(column for row in rows for column in row)]))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(table)
-        write_text(path, text.getvalue())
+        writer.writerows([*table, *rows])
+        if rows:
+            write_text(path, text.getvalue())
+    return len(rows)
 
 
 @contextmanager
@@ -154,6 +231,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@staged("hash")
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,4 +43,4 @@ def _remove_leftovers(folder: Path, place: str, suffix: str) -> None:
     state = "?" * 12
     for pattern in (f"*-{place}-{state}{suffix}", f".*-{place}-{state}{suffix}.*.tmp"):
         for old in folder.glob(pattern):
-            old.unlink(missing_ok=True)
+            shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)

@@ -120,11 +120,6 @@ def prompt_names(name: str) -> list[str]:
     return [prompts for prompts in PROMPT_SETS if name in tables[prompts]]
 
 
-def prompt_sets(name: str) -> dict[str, tuple[str, ...]]:
-    """The prompt sets of the data set with the fixed name ``name``: {set: templates with ``{c}``}."""
-    return {prompts: _templates(name, prompts) for prompts in prompt_names(name)}
-
-
 def default_templates(name: str) -> tuple[str, ...]:
     """The IIMM prompt, for data sets of the other papers theirs, and without any ``a photo of a {c}``."""
     names = prompt_names(name)

@@ -15,8 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from common import stages
 from common.errors import Interrupted, UserError
+from common.stages import stage, staged
 from engine.classifier import Classifier
+from engine.evaluate import Evaluation
 from engine.inputs import Inputs, check_unreadable
 from engine.order import EpochOrder
 from engine.runtime import Runtime
@@ -25,6 +28,7 @@ from engine.signals import StopRequest, stop_requests
 from engine.state import Progress, load_state, save_state
 from models.tunings import trained_parameters
 
+SAVING_SHARE = 0.05  # of the time may go to saving the state at the ends of epochs: that of a large encoder takes seconds
 CHECK_EVERY = 16  # steps between two looks at the losses on an accelerator, since each look waits for it
 BETA2 = 0.99  # of Adam and AdamW, as published with IIMM; torch's own default is 0.999
 
@@ -85,6 +89,7 @@ class Fit:
         self.progress = Progress()
         self._losses: list[Tensor] = []
         self._saved_at = self._started = time.monotonic()
+        self._saving = 0.0  # seconds that the last save took
 
     def resume(self) -> None:
         """Take up the state that an earlier attempt left."""
@@ -102,8 +107,12 @@ class Fit:
         return self.progress
 
     def _measure_before(self) -> None:
-        self.progress.before = self.inputs.validate(self.classifier).top1
+        self.progress.before = self._validate().top1
         self.runtime.say(f"before training  validation {self.progress.before:.4f}")
+
+    @staged("validation")
+    def _validate(self) -> Evaluation:
+        return self.inputs.validate(self.classifier)
 
     def _epoch(self, stop: StopRequest) -> None:
         progress, began = self.progress, time.monotonic()
@@ -134,10 +143,12 @@ class Fit:
             group["lr"] = lr
         last = len(micro_batches) - 1
         losses = [self._backward(step, number, *batch, last=number == last) for number, batch in enumerate(micro_batches)]
-        if self.options.clip_norm is not None:
-            self.runtime.accelerator.clip_grad_norm_(list(self.parameters.values()), self.options.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        with stage("optimizer"):
+            if self.options.clip_norm is not None:
+                self.runtime.accelerator.clip_grad_norm_(list(self.parameters.values()), self.options.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        stages.count("images trained on", sum(len(images) for images, _ in micro_batches))
         self._losses.append(torch.stack(losses).sum())
 
     def _backward(self, step: int, number: int, images: Tensor, labels: Tensor, *, last: bool) -> Tensor:
@@ -147,7 +158,8 @@ class Fit:
         accelerator = self.runtime.accelerator
         with torch.enable_grad() if last else accelerator.no_sync(self.model):
             loss = F.cross_entropy(self.model(images).float(), labels, reduction="sum") * weight
-            accelerator.backward(loss * self.runtime.world)  # processes average their gradients; the sum is wanted
+            with stage("backward"):
+                accelerator.backward(loss * self.runtime.world)  # processes average their gradients; the sum is wanted
         return loss.detach()
 
     def _learning_rate(self, step: int) -> float:
@@ -188,7 +200,7 @@ class Fit:
 
     def _finish_epoch(self, began: float) -> None:
         progress = self.progress
-        val = self.inputs.validate(self.classifier)
+        val = self._validate()
         self._gather_unreadable()
         loss = self._summed_loss() / min(self.order.n, self._steps_in_epoch() * self.order.step_size(0))
         progress.epoch += 1
@@ -203,7 +215,9 @@ class Fit:
             self._on_main(lambda: self.files.save("best", progress.epoch, val.top1))
         if progress.epoch == self.epochs:
             self._on_main(lambda: self.files.save("last", progress.epoch, val.top1))
-        self._save_state()
+            self._note_time()  # the run ends here, and with it the use of a state
+        elif self._agreed(time.monotonic() - self._saved_at > self._saving / SAVING_SHARE):
+            self._save_state()
 
     def _report(self, seconds: float) -> None:
         progress, last = self.progress, self.progress.history[-1]
@@ -219,12 +233,17 @@ class Fit:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def _save_state(self) -> None:
-        self.progress.seconds = time.monotonic() - self._started
-        self._saved_at = time.monotonic()
+        began = time.monotonic()
+        self._note_time()
         self._gather_unreadable()
         progress = replace(self.progress, loss_sum=self._summed_loss())
         optimizer = self._plain_optimizer()
         self._on_main(lambda: save_state(self.files.state, self.parameters, optimizer, self.scaler, progress, self.settings))
+        self._saved_at = time.monotonic()
+        self._saving = self._saved_at - began
+
+    def _note_time(self) -> None:
+        self.progress.seconds = time.monotonic() - self._started
 
     def _gather_unreadable(self) -> None:
         """Bring together which images the processes could not read; too many end the run."""
@@ -240,6 +259,7 @@ class Fit:
     def _plain_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
+    @staged("checkpoint")
     def _on_main(self, work: Callable[[], None]) -> None:
         if self.runtime.is_main:
             work()

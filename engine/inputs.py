@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.stages import staged
 from datasets.task import Task
 from engine.classifier import Classifier
 from engine.embed import LoadOptions, embed_images
@@ -89,6 +90,7 @@ class FeatureInputs:
         self.features, self.labels = self._features(classifier, train, options)
         self.val_features, self.val_labels = self._features(classifier, val, options)
 
+    @staged("features")
     def _features(self, classifier: Classifier, task: Task, options: LoadOptions) -> tuple[Tensor, Tensor]:
         """Features [N, D] and labels [N] of all images of ``task``; those of unreadable ones are 0 and :data:`NO_LABEL`."""
         embedded = embed_images(self.runtime, classifier.encoder, task, options, adapted=False)

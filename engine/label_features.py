@@ -46,7 +46,7 @@ def _read_texts(path: Path, task: Task) -> NDArray[np.floating[Any]]:
 def _read_array(path: Path) -> NDArray[np.floating[Any]]:
     try:
         features = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # NumPy raises nearly every type on damaged files
         raise UserError(f"'{path}' is not a readable .npy array: {str(error).rstrip('.')}.") from error
     if not isinstance(features, np.ndarray) or not np.issubdtype(features.dtype, np.floating) or not np.isfinite(features).all():
         raise UserError(f"'{path}' does not hold finite floating-point numbers.")

@@ -15,6 +15,7 @@ import random
 import re
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,8 +31,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from common import stages
 from common.errors import UserError
 from common.files import write_text
+from common.stages import stage
 from datasets.samples import ArraySamples, EncodedSamples, ReadySamples, UnreadableImage, located
 from datasets.task import Task
 
@@ -67,6 +70,7 @@ class Batch:
     labels: Tensor
     indices: Tensor
     skipped: list[tuple[int, str]] = field(default_factory=list)  # (index, reason) of each unreadable image
+    seconds: float = 0.0  # that reading, decoding and transforming took
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -77,7 +81,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch with pixels and labels on ``device``; indices stay, since they only name samples."""
-        return replace(self, pixels=self.pixels.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True))
+        with stage("transfer to the device"):
+            return replace(self, pixels=self.pixels.to(device, non_blocking=True), labels=self.labels.to(device, non_blocking=True))
 
 
 class TaskDataset(Dataset[Item]):
@@ -108,6 +113,12 @@ class TaskDataset(Dataset[Item]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """A batch; the DataLoader asks for whole ones."""
+        began = time.perf_counter()
+        with stage("decode"):
+            batch = self._batch(keys)
+        return replace(batch, seconds=time.perf_counter() - began)
+
+    def _batch(self, keys: Sequence[Key]) -> Batch:
         indices = np.array([index for _, index in keys], dtype=np.int64)
         under, places = located(self.samples, indices)
         if isinstance(under, ReadySamples):
@@ -180,7 +191,10 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            for batch in self._loader:
+            for batch in stages.timed("waiting for images", self._loader):
+                stages.count("images read", len(batch))
+                if self._loader.num_workers:
+                    stages.beside("decode", batch.seconds)
                 yield replace(batch, labels=_owned(batch.labels), indices=_owned(batch.indices))
         except RuntimeError as error:
             raise _worker_error(error) from error

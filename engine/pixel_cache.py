@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ import PIL
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import ensure_folder, read_json, write_json
+from common.files import in_the_making, read_json, write_json
 from datasets.registry import task_slug
 from datasets.samples import ReadySamples
 from datasets.task import Task
@@ -39,11 +40,24 @@ def with_cached_pixels(runtime: Runtime, geometry: Geometry, task: Task, options
     if options.pixel_cache is None or isinstance(task.samples, ReadySamples):
         return task
     path = cache_path(options.pixel_cache, geometry, task, options.full_decode)
-    done = path.with_suffix(".json")
-    if not all(runtime.gather_objects([done.exists()])):  # as every process sees it, so that all do the same
+    unreadable = _unreadable(path, geometry, task)
+    if not all(runtime.gather_objects([unreadable is not None])):  # as every process sees it, so that all do the same
         _make(runtime, geometry, task, options, path)
-    unreadable = {int(index): reason for index, reason in read_json(done)["unreadable"].items()}
+        unreadable = _unreadable(path, geometry, task)
+    if unreadable is None:
+        raise UserError(f"The pixel cache '{path}' was made, but cannot be read again; name another --pixel-cache, or leave it out.")
     return replace(task, samples=ReadySamples(task.samples, path, unreadable))
+
+
+def _unreadable(path: Path, geometry: Geometry, task: Task) -> dict[int, str] | None:
+    """The images that could not be decoded, by index; None when there is no cache, or a damaged one: then it is made anew."""
+    try:
+        described = read_json(path.with_suffix(".json"))
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        whole = pixels.shape == (len(task), 3, *geometry.size) and pixels.dtype == np.uint8 and described["fingerprint"] == task.fingerprint
+        return {int(index): str(reason) for index, reason in described["unreadable"].items()} if whole else None
+    except Exception:  # UserError; NumPy, and JSON of another form, raise nearly every type
+        return None
 
 
 def cache_path(folder: Path, geometry: Geometry, task: Task, full_decode: bool) -> Path:
@@ -54,20 +68,16 @@ def cache_path(folder: Path, geometry: Geometry, task: Task, full_decode: bool) 
 
 def _make(runtime: Runtime, geometry: Geometry, task: Task, options: LoadOptions, path: Path) -> None:
     """Write the file under another name, each process its share, and rename it; the JSON beside it comes last."""
-    part = Path(runtime.gather_objects([f"{path}.part-{os.getpid()}"])[0])
     shape = (len(task), 3, *geometry.size)
-    if runtime.is_main:
-        _check_space(ensure_folder(path.parent), int(np.prod(shape)))
-        np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-    runtime.gather_objects([None])  # wait: the file is there now
-    try:
+    with in_the_making(path) if runtime.is_main else nullcontext() as folder:
+        part = Path(runtime.gather_objects([f"{folder}/new.npy"])[0])
+        if runtime.is_main:
+            _take_space(part, shape)
+        runtime.gather_objects([None])  # wait: the file is there now
         unreadable = dict(runtime.gather_objects(_fill(runtime, geometry, task, options, part)))
         if runtime.is_main:
             part.replace(path)
             write_json(path.with_suffix(".json"), {"format": FORMAT, "fingerprint": task.fingerprint, "unreadable": unreadable})
-    finally:
-        if runtime.is_main:
-            part.unlink(missing_ok=True)
     runtime.gather_objects([None])
 
 
@@ -87,7 +97,16 @@ def _fill(runtime: Runtime, geometry: Geometry, task: Task, options: LoadOptions
     return unreadable
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    if (free := shutil.disk_usage(folder).free) < needed:
-        sizes = f"{needed / 1e9:.1f} GB, and '{folder}' has {free / 1e9:.1f} GB"
+def _take_space(part: Path, shape: tuple[int, ...]) -> None:
+    """Make the file in its full size: a disk that fills up later would end the process without a word, by SIGBUS."""
+    needed, free = int(np.prod(shape)), shutil.disk_usage(part.parent).free
+    if free < needed:
+        sizes = f"{needed / 1e9:.1f} GB, and '{part.parent.parent}' has {free / 1e9:.1f} GB"
         raise UserError(f"The pixel cache needs {sizes} free; name another --pixel-cache, or leave it out.")
+    try:
+        np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with part.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
+    except OSError as error:
+        raise UserError(f"Cannot write the pixel cache in '{part.parent.parent}': {error.strerror or error}.") from error

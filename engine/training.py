@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Callable
@@ -13,8 +12,9 @@ from typing import Any
 import torch
 
 from common.errors import UserError
-from common.files import ensure_folder, exact, write_json
+from common.files import ensure_folder, exact, remove_leftovers, write_json
 from common.provenance import now, peak_memory_mib, versions
+from common.stages import stage
 from datasets.registry import load_task, task_slug
 from datasets.task import Task
 from engine.classifier import Classifier
@@ -75,9 +75,10 @@ class RunFiles:
         """Those that are there."""
         return [path for path in (self.best, self.last, self.record, self.state) if path.exists()]
 
-    def half_written(self) -> list[Path]:
-        """What an attempt left that was killed while it wrote one of them."""
-        return list(self.state.parent.glob(f".{glob.escape(self.name)}_*.tmp"))
+    def remove_leftovers(self) -> None:
+        """Remove what an attempt left that was killed while it wrote one of them."""
+        for path in (self.best, self.last, self.record, self.state):
+            remove_leftovers(path)
 
 
 def run_name(request: TrainRequest, precision: str, seed: int) -> str:
@@ -127,7 +128,8 @@ def _train(runtime: Runtime, request: TrainRequest, files: RunFiles) -> None:
     request = replace(request, options=replace(request.options, seed=runtime.seed))  # one seed decides everything
     train_task, val_task = (_task(request, split) for split in ("train", "val"))
     encoder = load_encoder(request.model).to(runtime.device)
-    base = base_sha256(encoder)
+    with stage("model"):
+        base = base_sha256(encoder)
     classifier = _tuned_classifier(runtime, request, encoder, train_task)
     settings = _settings(request, runtime, base, train_task, val_task)
     order = EpochOrder(len(train_task), request.load.batch_size, request.accumulate, runtime.rank, runtime.world, runtime.seed)
@@ -147,12 +149,15 @@ def must_run(runtime: Runtime, files: RunFiles, *, resume: bool, overwrite: bool
     existing = files.existing()
     if resume and files.record.exists():
         runtime.say(f"finished already: {files.best if files.best.exists() else files.last}")
+        if runtime.is_main:
+            files.state.unlink(missing_ok=True)  # there when the run was killed just before it was dropped
         return False
     if existing and not (resume or overwrite):
         raise UserError(f"'{existing[0]}' exists; continue that run with --resume, or start anew with --overwrite.")
     runtime.accelerator.wait_for_everyone()
     if runtime.is_main:
-        for path in [*files.half_written(), *([] if resume else existing)]:
+        files.remove_leftovers()
+        for path in [] if resume else existing:
             path.unlink()
     return True
 

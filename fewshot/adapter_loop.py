@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common import stages
 from common.errors import Interrupted, UserError
+from common.stages import stage, staged
 from datasets.task import Task
 from engine.embed import LoadOptions, embed_images
 from engine.inputs import check_unreadable
@@ -114,19 +116,25 @@ class AdapterLoop:
         self.objective.before_step(step, self.optimizer)
         with self.runtime.autocast():
             loss = self.objective.loss(batch, step)
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        with stage("backward"):
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
         sum_gradients(self.runtime, list(self.parameters.values()))
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         self.objective.after_backward(step)
+        self._update()
+        stages.count("images trained on", len(batch))
+        self.objective.after_step(step)
+        self._losses.append(loss.detach())
+
+    @staged("optimizer")
+    def _update(self) -> None:
         if self.scaler is None:
             self.optimizer.step()
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.objective.after_step(step)
-        self._losses.append(loss.detach())
 
     def _look_at_losses(self, now: bool = False) -> None:
         """Add up the losses, and stop at one that is not finite."""
@@ -156,6 +164,7 @@ class AdapterLoop:
         if self.fit.keep == "last" and self._done == self.fit.epochs * self.per_epoch:
             self._save("last", measures)
 
+    @staged("validation")
     def _measure(self) -> dict[str, float]:
         images = embed_images(self.runtime, self.objective.kept, self.val, self.load)
         self.progress.unreadable |= dict(images.skipped.entries)
@@ -192,6 +201,7 @@ class AdapterLoop:
         """What changes with the steps: the parameters in the order of the optimizer, then the objective's buffers."""
         return {**self.parameters, **{f"buffer.{name}": buffer for name, buffer in self.objective.buffers().items()}}
 
+    @staged("checkpoint")
     def _on_main(self, work: Callable[[], None]) -> None:
         if self.runtime.is_main:
             work()

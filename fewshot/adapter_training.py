@@ -12,6 +12,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import ensure_folder, exact, slug, write_json
 from common.provenance import now, peak_memory_mib, versions
+from common.stages import stage
 from datasets.registry import load_task, task_slug
 from datasets.sources.open_images import listed_images
 from datasets.task import Task, split_validation
@@ -119,7 +120,8 @@ def _train(runtime: Runtime, request: AdapterRequest, files: RunFiles) -> None:
     train, val = tasks_of(request)
     tuning = replace(request.tuning, seed=runtime.seed)  # one seed decides everything
     encoder = load_encoder(request.model).to(runtime.device)
-    base = base_sha256(encoder)
+    with stage("model"):
+        base = base_sha256(encoder)
     apply_tuning(encoder, TUNING, tuning)
     objective = OBJECTIVES[request.objective].make(Setting(runtime, encoder.to(runtime.device), train, request.fit, request.options))
     settings = _settings(request, runtime, base, train, val, objective)

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import UserError
+from common.stages import staged
 from datasets.task import Task
-from engine.embed import LoadOptions, batches_of, embed_classes, of_all_processes
+from engine.embed import BroughtBack, LoadOptions, batches_of, embed_classes, of_all_processes
 from engine.loading import SkippedImages
 from engine.runtime import Runtime
 from fewshot import augmented
@@ -64,6 +65,7 @@ class Towers:
         """The images of all tasks that could not be read."""
         return SkippedImages(self.load.max_skipped)
 
+    @staged("features")
     def features(self, task: Task, views: int = 0, seed: int = 0) -> tuple[Features, NDArray[np.int64]]:
         """Features of the images of ``task`` on the device, and the indices [n] of these images: of those that can be read.
 
@@ -148,16 +150,16 @@ def raw_features(
     """
     encoder.to(runtime.device)
     skipped, indices = SkippedImages(load.max_skipped), [torch.empty(0, dtype=torch.int64)]
-    parts = {kind: [torch.empty(0, encoder.embed_dim)] for kind in kinds}
+    parts = {kind: BroughtBack() for kind in kinds}
     with torch.inference_mode(), runtime.autocast(), nullcontext() if ADAPTED in kinds else without_adapters(encoder):
         for batch in batches_of(runtime, encoder, task, load, skipped):
             made = adapted_and_original(encoder, batch.pixels) if len(kinds) == 2 else [encoder.raw_image_features(batch.pixels)]
             for kind, features in zip(kinds, made, strict=True):
-                parts[kind].append(features.float().cpu())
+                parts[kind].add(features)
             indices.append(batch.indices)
     places = runtime.gather_rows(torch.cat(indices))
     order = places.argsort()
-    rows = {kind: runtime.gather_rows(torch.cat(of))[order] for kind, of in parts.items()}
+    rows = {kind: runtime.gather_rows(of.together(encoder.embed_dim))[order] for kind, of in parts.items()}
     return rows, places[order], of_all_processes(runtime, skipped)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from common.figures import BLACK, BLUE, GREY, ORANGE, PALE, PALETTE, Drawn, columns_for, drawing, pages, panels, save, short
+from common.figures import BLUE, GREY, ORANGE, PALE, PALETTE, Drawn, columns_for, drawing, pages, panels, save, short
+from common.labels import boxes_along, label_points
 from fewshot.method import CORRECTED
 from fewshot.results import Mean
 from fewshot.tables import ZERO_SHOT, Means, average, data_sets
@@ -105,7 +106,10 @@ def draw_overlap(overlaps: Mapping[str, tuple[float, float]], gains: Mapping[str
         left, *right = panels(figure, 2 if gains else 1, columns)
         _pairs(left, names, overlaps)
         for axes in right:
-            _scatter(axes, names, overlaps, gains)
+            points = {name: (overlaps[name][0] - overlaps[name][1], 100 * gains[name]) for name in names if name in gains}
+            _scatter(axes, points)
+            figure.draw_without_rendering()  # labels are placed in the final layout
+            _names(axes, points)
         return save(figure, folder, "overlap", "Overlap of image similarities before and after the adapter, and what the correction gains.")
 
 
@@ -122,12 +126,15 @@ def _pairs(axes: Axes, names: Sequence[str], overlaps: Mapping[str, tuple[float,
     axes.set_axisbelow(True)
 
 
-def _scatter(axes: Axes, names: Sequence[str], overlaps: Mapping[str, tuple[float, float]], gains: Mapping[str, float]) -> None:
-    for name in names:
-        if name in gains:
-            at = overlaps[name][0] - overlaps[name][1], 100 * gains[name]
-            axes.plot(*at, "o", ms=3.6, color=BLUE, mec="white", mew=0.3)
-            axes.annotate(short(name, 18), at, xytext=(3, 2), textcoords="offset points", fontsize=6, color=BLACK)
+def _names(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """The data sets' names beside their points, clear of the line of no gain."""
+    left, right = axes.get_xlim()
+    label_points(axes, [short(name, 18) for name in points], [*points.values()], boxes_along(axes, (left, 0), (right, 0)), fontsize=6)
+
+
+def _scatter(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    for at in points.values():
+        axes.plot(*at, "o", ms=3.6, color=BLUE, mec="white", mew=0.3)
     axes.axhline(0, color=GREY, lw=0.6)
     axes.margins(0.18)
     axes.locator_params(nbins=5)

@@ -82,7 +82,7 @@ class Learner:
             return
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
-            raise UserError(f"The loss of a few-shot method became {mean} by step {self.done}; use --precision fp32, or leave it out.")
+            raise UserError(f"The loss of a trained method became {mean} by step {self.done}; use --precision fp32, or other --methods.")
         self.losses.append(mean)
 
     def _step(self, batch: Any) -> Tensor:

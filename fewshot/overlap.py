@@ -15,6 +15,7 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.provenance import now, versions
+from common.stages import staged
 from common.text import aligned
 from datasets.registry import task_slug
 from datasets.task import Task
@@ -65,6 +66,7 @@ def _measure(towers: Towers, task: Task, inputs: dict[str, Any]) -> Overlap:
     return found | {"inputs": inputs, "created": now(), "versions": versions()}
 
 
+@staged("overlap")
 def _of(features: Tensor, some: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     try:
         return asdict(intra_modal(features.cpu().numpy()[some], labels))

@@ -10,8 +10,10 @@ from itertools import groupby
 import numpy as np
 from tqdm import tqdm
 
+from common import stages
 from common.errors import UserError
 from common.files import write_json
+from common.stages import staged
 from datasets.task import Task
 from fewshot.cells import Cell, Cells, Request, Target, result_of
 from fewshot.data import FewShotData
@@ -77,10 +79,12 @@ class _Making:
             started = time.perf_counter()
             fitted = self._fit(cells[0], data)
             seconds = time.perf_counter() - started
+            stages.count("results made", len(cells))
             for cell in cells:
                 test = self.features[cell.target.task.name]
                 write_json(cell.path, result_of(cell, self.request, self.towers, data, fitted, test, seconds))
 
+    @staged("fit and search")
     def _fit(self, cell: Cell, data: FewShotData) -> Fitted:
         method, draw = cell.method, cell.draw
         options = replace(self.request.options, seed=draw.seed if draw else 0, device=str(self.towers.runtime.device))

@@ -179,43 +179,6 @@ def _places(alphas: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.searchsorted(alphas, high, right=True).masked_fill_(empty, 0)
 
 
-def correct_intervals(base: Tensor, slope: Tensor, labels: Tensor) -> Interval:
-    """The least and the greatest alpha, [N] each, between which argmax(base + alpha * slope) is the label of each image.
-
-    ``base`` and ``slope`` [N, C], ``labels`` [N]. Ends are where two classes tie; +-inf where there is none. Empty intervals end
-    before they start, or at NaN.
-
-    >>> low, high = correct_intervals(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
-    >>> low.item(), high.item()
-    (1.0, inf)
-    """
-    n, d = ahead(base, labels, own=torch.inf), slope - slope.gather(1, labels[:, None])
-    quotients = n / d
-    return quotients.masked_fill(d >= 0, -torch.inf).amax(dim=1), quotients.masked_fill(d < 0, torch.inf).amin(dim=1)
-
-
-def counts_on_grid(base: Tensor, slope: Tensor, labels: Tensor, alphas: Tensor) -> Tensor:
-    """How many images argmax(base + alpha * slope) classifies correctly at each of ``alphas`` [A], ascending: int64 [A].
-
-    Bit-equal to evaluating every point in float32, at the price of a few of them. Raises ValueError for a negative alpha.
-    """
-    if alphas[0] < 0:
-        raise ValueError(f"alphas must be at least 0, not {alphas[0]:g}")
-    return Sweep(base, slope, labels).counts(alphas.to(base.dtype), torch.zeros_like(labels), 1)[0]
-
-
-def best_alpha(base: Tensor, slope: Tensor, labels: Tensor, low: float = 0.0, high: float = 20.0) -> Best:
-    """The alpha in [low, high] that classifies most images correctly, of all real numbers.
-
-    Of the intervals that are equally good, the middle of the widest: small changes of the images matter least there. ``correct``
-    is confirmed by a plain argmax. Raises ValueError for a negative ``low``.
-    """
-    if low < 0:
-        raise ValueError(f"alphas must be at least 0, not {low:g}")
-    best = best_in(*Sweep(base, slope, labels).certain, low, high)
-    return best._replace(correct=int(((base + best.alpha * slope).argmax(dim=1) == labels).sum()))
-
-
 def best_in(lows: Tensor, highs: Tensor, low: float, high: float) -> Best:
     """The middle of the widest part of [low, high] that lies in the most intervals [n]; float32, ``correct`` those it lies in."""
     some = (lows <= highs) & (lows <= high) & (highs >= low)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.arguments import add_model_arguments, add_run_arguments, count, non_negative, positive_int, proportion
+from common.arguments import add_model_arguments, add_run_arguments, count, learning_rate, non_negative, positive_int, proportion
 from inversion.published import LEARNING_RATE, SEED, STEPS, TEMPLATE, WEIGHT_DECAY
 from inversion.released_flags import add_boolean, add_released_model_flags
 
@@ -45,7 +45,7 @@ def _add_optimisation(parser: argparse.ArgumentParser, kind: str) -> None:
     group.add_argument(f"--{kind}-steps", dest="steps", type=positive_int, default=STEPS[kind], help="steps of AdamW")
     tokens = "as published for the model, else 1" if kind == "ovi" else "1"
     group.add_argument("--num-pseudo-tokens", type=positive_int, help=f"pseudo-tokens per item (default: {tokens})")
-    group.add_argument("--learning-rate", type=non_negative, default=LEARNING_RATE, help="of AdamW")
+    group.add_argument("--learning-rate", type=learning_rate, default=LEARNING_RATE, help="of AdamW")
     group.add_argument("--weight-decay", type=non_negative, default=WEIGHT_DECAY, help="of AdamW")
     of = "class names only: " if kind == "ovi" else ""
     group.add_argument("--template-sentence", default=TEMPLATE, metavar="TEXT", help=f"{of}the sentence around {{}}")

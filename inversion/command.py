@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.cli import tuning_flags
 from common.errors import UserError
+from common.stages import stage
 from engine.embed import LoadOptions
 from engine.results import check_recordable
 from engine.runtime import Runtime, start
@@ -31,7 +32,8 @@ def run_command(kind: str, args: Namespace) -> None:
     _check(kind, args, options)
     runtime = start(args.device, args.precision, args.seed)
     check_precision(runtime)
-    items = asked_items(kind, args)
+    with stage("data"):
+        items = asked_items(kind, args)
     selection = select_encoder(chosen_model(args), args.model_path, tuning_flags(args))
     selection.encoder.to(runtime.device)
     job = _job(kind, runtime, selection, items, options, args)

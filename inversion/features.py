@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from common.stages import staged
 from datasets.registry import task_slug
 from datasets.retrieval.collection import Collection
 from engine.embed import LoadOptions, embed_images
@@ -28,6 +29,7 @@ TEXTS_PER_PASS = 256
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function that a module is made of
 
 
+@staged("features")
 def native_features(
     runtime: Runtime,
     selection: Selection,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,9 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from common.errors import UserError
 from common.figures import BLACK, GREY, PAGE, PALE, PALETTE, Drawn, density_curve, drawing, padded, pages, panels, remark, save, short
 from inversion.histograms import ALL, DIFFERENT, EDGES, SAME, SAME_ITEM, Histogram, Similarities
-
-if TYPE_CHECKING:
-    from inversion.pseudo_tokens import PseudoTokens
 
 WORDS = {"image": "image", "text": "text", "oti": "OTI feature", "ovi": "OVI feature"}
 RELATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -52,13 +49,6 @@ class Score(NamedTuple):
     dataset: str
     method: str
     score: float
-
-
-def dynamics_of(pseudo_tokens: PseudoTokens, scores: Mapping[int, float]) -> list[Dynamics]:
-    """A row for each recorded step of an experiment, with its mean loss; ``scores`` are those of retrieval, by step."""
-    asked = pseudo_tokens.hyperparameters
-    losses = zip(pseudo_tokens.steps, np.asarray(pseudo_tokens.losses).mean(axis=0).tolist(), strict=True)
-    return [Dynamics(asked["exp_name"], asked["num_pseudo_tokens"], step, loss, scores.get(step)) for step, loss in losses]
 
 
 def draw_similarities(similarities: Similarities, folder: Path, title: str = "", name: str = "similarities") -> Drawn:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import UserError
+from common.stages import stage, staged
 from inversion.published import LEARNING_RATE, SEED, STEPS, WEIGHT_DECAY
 
 INITIAL_STD = 0.02
@@ -90,6 +91,7 @@ class Inverted:
     stopped: Tensor
 
 
+@staged("initial tokens")
 def initial_tokens(names: Sequence[str], seed: int, shape: tuple[int, int]) -> Tensor:
     """The start of every item: float32 [N, K, width] ~ N(0, 0.02), drawn from a hash of ``seed`` and the item's name alone."""
     tokens = np.empty((len(names), *shape), dtype=np.float32)
@@ -153,17 +155,19 @@ class _Descent:
             tower.features(self.tokens[:1])  # what is constant in the tower is computed now, outside of what is compiled
         for step in range(self.options.steps):
             self._record(step)
-            with autocast():
+            with stage("forward"), autocast():
                 losses = item_losses(tower, self.tokens, self.targets)
             # Not torch.autograd.grad: its gradient may be a view with strides of its own, which a fused AdamW silently takes for others.
             self.optimiser.zero_grad()
-            (losses.sum() / PUBLISHED_BATCH).backward(inputs=[self.tokens])
+            with stage("backward"):
+                (losses.sum() / PUBLISHED_BATCH).backward(inputs=[self.tokens])
             self.losses[step, self.alive] = losses.detach()
             if self.options.stops_early and step > 0 and step % self.options.check_every == 0:
                 self._stop(self._finished(step), step)
                 if not len(self.alive):
                     return
-            self.optimiser.step()
+            with stage("optimizer"):
+                self.optimiser.step()
         self._record(self.options.steps)
 
     def _record(self, step: int) -> None:
@@ -227,6 +231,7 @@ def _has_fused(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda", "mps")
 
 
+@staged("encoding anew")
 @torch.no_grad()
 def _encode(tower: Tower, pseudo_tokens: Tensor) -> Tensor:
     """Features [N, D] in float32, whatever the precision of the optimisation."""

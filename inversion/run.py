@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common import stages
 from common.errors import Interrupted, UserError
 from common.files import write_json
 from common.provenance import now, peak_memory_mib, versions
@@ -132,6 +133,7 @@ def _invert_share(
         parts = [_invert_batch(runtime, job, targets, batch, pad_to) for batch in _chunks(indices, batch_size)]
         for part in parts:
             tally.add(part)
+        stages.count("items inverted", len(indices))
         save_shard(job.folder, job.collection, indices, _joined(parts), settled)
         tally.seconds = time.perf_counter() - started
         runtime.say(_progress(tally, len(share), runtime.world))

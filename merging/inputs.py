@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from common.errors import UserError
+from common.stages import staged
 from merging.sources import Source, is_vision, open_all
 from merging.sources.naming import PROJECTIONS, canonical
 from merging.weights import Pool, Weights, equal, make_pool, smallest_first, told_equal
@@ -32,6 +33,7 @@ class Inputs:
         return self.models[0] if self.base is None else self.base
 
 
+@staged("model")
 def open_inputs(base: str | None, models: Sequence[str], towers: str | None = None, only: Sequence[str] = ()) -> Inputs:
     """Open the base and the models ``[NAME=]SOURCE`` and check that they fit.
 

@@ -19,7 +19,6 @@ from merging.methods.images import check_image_tower, needs_images
 from merging.options import MergeOptions
 from merging.stream import sha256_of, write_tensors
 from merging.weights import Pool, View, Weights
-from models.checkpoint import base_sha256
 from models.tensors import read_safetensors, sha256_of_tensors
 
 if TYPE_CHECKING:
@@ -100,6 +99,7 @@ def keeper_of(pool: Pool, options: MergeOptions, data: MergeData, method: str, b
     if data.state is None:
         return None
     from merging.resuming import Keeper
+    from models.checkpoint import base_sha256
 
     chosen = {name: value for name, value in asdict(options).items() if name not in ("device", "weights_file", "save_weights")}
     models = [*pool.models, base_of(pool, method)]
@@ -137,22 +137,14 @@ def learning_method(
     """A method that learns on images without labels, or merges by a file of what it has learnt before, for which it needs none."""
 
     def start(pool: Pool, options: MergeOptions) -> MergeTensor:
-        if options.weights_file is None:
-            return needs_images(name)(pool, options)
-        if options.scaling is not None or options.save_weights is not None:
-            raise UserError("--weights-file merges by what is in the file; leave --scaling and --save-weights out.")
-        return load(Path(options.weights_file), name, pool, columns(pool.merged)).merge(pool, columns(pool.merged))
+        by_file = options.weights_file is not None
+        return _of_file(name, pool, columns(pool.merged), options) if by_file else needs_images(name)(pool, options)
 
     def start_with_data(pool: Pool, options: MergeOptions, data: MergeData) -> MergeTensor:
         if options.weights_file is not None:
             return start(pool, options)
         check_image_tower(pool, name)
-        if options.save_weights is not None:
-            check_new(Path(options.save_weights), again=data.state is not None and data.state.path.exists())
-        learnt = learn(pool, columns(pool.merged), options, data, name)
-        if options.save_weights is not None:
-            learnt.save(Path(options.save_weights), pool, columns(pool.merged))
-        return learnt.merge(pool, columns(pool.merged))
+        return _learn_and_keep(learn, name, pool, columns(pool.merged), options, data)
 
     return Method(
         name,
@@ -165,3 +157,20 @@ def learning_method(
         data="unlabelled images of every task",
         transductive=True,
     )
+
+
+def _of_file(name: str, pool: Pool, columns: Columns, options: MergeOptions) -> MergeTensor:
+    if options.scaling is not None or options.save_weights is not None:
+        raise UserError("--weights-file merges by what is in the file; leave --scaling and --save-weights out.")
+    return load(Path(str(options.weights_file)), name, pool, columns).merge(pool, columns)
+
+
+def _learn_and_keep(learn: Learn, name: str, pool: Pool, columns: Columns, options: MergeOptions, data: MergeData) -> MergeTensor:
+    """Learn, and write what was learnt where --save-weights says."""
+    path = None if options.save_weights is None else Path(options.save_weights)
+    if path is not None:
+        check_new(path, again=data.state is not None and data.state.path.exists())
+    learnt = learn(pool, columns, options, data, name)
+    if path is not None:
+        learnt.save(path, pool, columns)
+    return learnt.merge(pool, columns)

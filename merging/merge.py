@@ -13,6 +13,7 @@ from typing import Any
 from common.errors import UserError
 from common.files import sha256_of_file
 from common.provenance import now, versions
+from common.stages import staged
 from merging.inputs import Inputs
 from merging.method import Method
 from merging.options import MergeOptions
@@ -64,6 +65,7 @@ def targets_of(inputs: Inputs, method: Method, out: Path, per_model: bool, overw
     return targets
 
 
+@staged("merge")
 def write_merged(inputs: Inputs, method: Method, options: MergeOptions, outputs: Sequence[Output]) -> None:
     """Every tensor of the one output, in the order of the base's file."""
     merged, merge_tensor = frozenset(inputs.pool.merged), method.start(inputs.pool, options)
@@ -74,6 +76,7 @@ def write_merged(inputs: Inputs, method: Method, options: MergeOptions, outputs:
             outputs[0].copy(name)
 
 
+@staged("merge")
 def write_per_model(inputs: Inputs, method: Method, options: MergeOptions, outputs: Sequence[Output]) -> None:
     """Every tensor of every output."""
     assert method.per_model is not None

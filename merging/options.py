@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal, get_args
 
+from common.arguments import MOST_RATE
 from common.errors import UserError
 
 MergeFunc = Literal["sum", "mean", "max"]
@@ -94,6 +95,7 @@ _CHOICES = {"merge_func": get_args(MergeFunc), "scope": get_args(Scope), "solver
 _Range = tuple[Callable[[float], bool], str]
 _FRACTION: _Range = (lambda value: 0 <= value <= 1, "from 0 to 1")
 _ABOVE_0: _Range = (lambda value: value > 0, "a number above 0")
+_RATE: _Range = (lambda value: 0 < value <= MOST_RATE, f"above 0 and at most {MOST_RATE:g}")
 _FROM_0: _Range = (lambda value: value >= 0, "a number, at least 0")
 _FROM_1: _Range = (lambda value: value >= 1, "at least 1")
 
@@ -103,7 +105,8 @@ _RANGES: dict[str, _Range] = {
     "drop_rate": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
     "t": (lambda value: 0 <= value <= 1, "from 0 (the first model) to 1 (the second)"),
     **dict.fromkeys(("common_space_fraction", "non_diagonal_ratio", "prune_ratio", "gate_prune_ratio"), _FRACTION),
-    **dict.fromkeys(("learning_rate", "minimal_fisher", "adapt_lr", "inner_lr", "temperature"), _ABOVE_0),
+    **dict.fromkeys(("minimal_fisher", "temperature"), _ABOVE_0),
+    **dict.fromkeys(("learning_rate", "adapt_lr", "inner_lr"), _RATE),
     **dict.fromkeys(("iterations", "mask_threshold", "min_tasks", "fisher_samples", "adapt_steps", "mask_steps", "plateau"), _FROM_0),
     "adapt_batch_size": _FROM_1,
 }

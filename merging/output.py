@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import read_json, replacing
+from common.files import is_temporary, read_json, replacing
 from merging.sources import Source
-from merging.stream import TensorWriter, is_temporary, remove_leftovers
+from merging.stream import TensorWriter
 from merging.weights import is_finite
 
 RECORD = "clipscope_merge"  # the header's key of what was merged how
@@ -121,8 +121,11 @@ class Output:
     writer: TensorWriter
 
     def copy(self, name: str) -> None:
-        """Write the reference's own tensor."""
-        self.writer.write(self.target.stored[name], self.target.reference.read(name))
+        """Write the reference's own tensor; UserError when it holds NaN, as every encoder made with it would."""
+        own = self.target.reference.read(name)
+        if own.is_floating_point() and not is_finite(own) and bool(own.isnan().any()):  # masks hold -inf
+            raise UserError(f"The tensor '{name}' of '{self.target.reference.name}' holds NaN; fetch or train that model anew.")
+        self.writer.write(self.target.stored[name], own)
 
     def write(self, name: str, tensor: Tensor) -> None:
         """Write a merged tensor in the reference's dtype; UserError when it does not go into it."""
@@ -141,7 +144,6 @@ def copy_configuration(target: Target) -> None:
     """The base's configuration, tokenizer and preprocessing beside the weights."""
     assert target.folder is not None
     for path in configuration(target.reference):
-        remove_leftovers(target.folder / path.name)
         with replacing(target.folder / path.name) as temporary:
             temporary.write_bytes(path.read_bytes())
 

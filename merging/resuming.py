@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import Interrupted, UserError
-from common.files import slug
+from common.files import remove_leftovers, slug
 from engine.signals import StopRequest
 from engine.state import FORMAT, Progress, load_state, save_state
 from merging.method import Method
 from merging.options import MergeOptions
-from merging.stream import remove_leftovers
 from merging.sweep import grid
 from models.tensors import read_metadata
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,9 +21,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from common.checksums import sealed, unsealed
 from common.errors import UserError
 from common.files import replacing
-from models.tensors import CHECKSUM, PICKLE_STARTS, sha256_of_tensors
+from common.stages import staged
+from models.tensors import PICKLE_STARTS, sha256_of_tensors
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -80,11 +81,12 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        entries, self.metadata, self._start = _read_header(path)
+        entries, metadata, self._start = _read_header(path)
         self._offsets = {name: begin for name, (_, begin) in entries.items()}
         self.specs = {name: spec for name, (spec, _) in entries.items()}
-        self.checksum = self.metadata.pop(CHECKSUM, None)
+        self.metadata, self.checksum = unsealed(path, metadata)
 
+    @staged("read")
     def read(self, name: str, part: slice | None = None) -> Tensor:
         """The tensor called ``name``, on the CPU, in memory of its own; with ``part`` those elements of it, flattened: [n]."""
         spec, offset = self.specs[name], self._offsets[name]
@@ -125,9 +127,7 @@ class TensorWriter:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        remove_leftovers(self.path)
         with replacing(self.path) as temporary, temporary.open("r+b") as self._stream:
-            _lock(self._stream)
             self._write_header("0" * 64)
             yield
             absent = [name for name in self.specs if name not in self.written]
@@ -136,6 +136,7 @@ class TensorWriter:
             self._stream.flush()
             self._write_header(sha256_of(TensorFile(temporary)))
 
+    @staged("write")
     def write(self, name: str, tensor: Tensor) -> None:
         """Write the tensor called ``name``; its shape and dtype must be those that were announced."""
         if spec_of(tensor) != self.specs[name] or name in self.written:
@@ -146,7 +147,7 @@ class TensorWriter:
 
     def _write_header(self, checksum: str) -> None:
         """Write the header, which has the same length with every checksum, and take the space of the whole file."""
-        begin, header = 0, dict[str, Any](__metadata__={**self.metadata, CHECKSUM: checksum})
+        begin, header = 0, dict[str, Any](__metadata__=sealed(self.metadata, checksum))
         places: dict[str, int] = {}
         for name, spec in self.specs.items():
             places[name] = begin
@@ -171,31 +172,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     with TensorWriter(path, {name: spec_of(tensor) for name, tensor in tensors.items()}, metadata) as writer:
         for name, tensor in tensors.items():
             writer.write(name, tensor)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed processes have left of ``path``: those that no writer has locked."""
-    with suppress(OSError):  # a folder that is not there, or not ours
-        for left in [found for found in path.parent.iterdir() if is_temporary(found, path.name)]:
-            with left.open("rb") as stream:
-                if _lock(stream):
-                    left.unlink()
-
-
-def is_temporary(path: Path, of: str | None = None) -> bool:
-    """Whether :func:`common.files.replacing` gives such names to files in the making, of any name or of one."""
-    return re.fullmatch(rf"\.{'.+' if of is None else re.escape(of)}\.[a-z0-9_]{{8}}\.tmp", path.name) is not None
-
-
-def _lock(stream: BinaryIO) -> bool:
-    """Lock an open file until it is closed; whether that was possible."""
-    import fcntl
-
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 class Readable(Protocol):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.stages import staged
 from models.preprocess import Preprocess
 from models.text_tower import TextTower
 from models.zoo import ModelSource
@@ -86,6 +87,7 @@ class Encoder(nn.Module):
         """
         return _unit(self.raw_image_features(pixels))
 
+    @staged("image tower")
     def raw_image_features(self, pixels: Tensor) -> Tensor:
         """What the image tower gives, [B, D], of which :meth:`image_features` are the directions; ``pixels`` as there."""
         if pixels.dtype == torch.uint8:
@@ -93,6 +95,7 @@ class Encoder(nn.Module):
         features: Any = self.image_tower(pixels)
         return features[0] if isinstance(features, tuple) else features
 
+    @staged("text tower")
     def text_features(self, tokens: Tensor) -> Tensor:
         """The text tower's unit vectors [P, D] for ``tokens`` [P, L], before any adapter."""
         return _unit(self.text_tower.encode(tokens.to(self.device)))

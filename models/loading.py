@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import PickleError, UnpicklingError
 from typing import Any
 
 import open_clip
@@ -16,13 +17,20 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.stages import staged
 from models.encoder import Encoder
 from models.preprocess import Preprocess
 from models.zoo import RANDOM, ModelSource, resolve
 
+# What open_clip and the libraries below it raise on configurations and weights that are damaged, or of another kind.
+DAMAGED = (
+    *(OSError, RuntimeError, ValueError, EOFError, PickleError),
+    *(TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+)
 RANDOM_SEED = 0  # of the weights of ARCH/random
 
 
+@staged("model")
 def load_encoder(name: str) -> Encoder:
     """The encoder called ``name`` (see :mod:`models.zoo`), in float32 on the CPU, every parameter frozen."""
     source = resolve(name)
@@ -114,7 +122,10 @@ def _told_plainly(name: str) -> Iterator[None]:
             yield
     except SafetensorError as error:
         raise UserError(f"The weights of '{name}' are damaged or not safetensors: {error}.") from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except UnpicklingError as error:  # torch says many sentences, and how to execute it all the same
+        told = "are a pickle that is damaged or holds more than tensors, which would be executed"
+        raise UserError(f"The weights of '{name}' {told}; save its tensors with safetensors.torch.save_file.") from error
+    except DAMAGED as error:
         raise UserError(f"Cannot load '{name}': {_reason(error)}") from error
     finally:
         logging.disable(logging.NOTSET)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import slug
+from common.stages import staged
 from models.checkpoint import CheckpointHeader, base_sha256, checkpoint_sha256, load_checkpoint
 from models.encoder import Encoder
 from models.loading import load_encoder
@@ -37,6 +38,7 @@ class Selection:
         return slug(Path(self.checkpoint).stem) if self.checkpoint else model_slug(self.model)
 
 
+@staged("model")
 def select_encoder(model_name: str | None, model_path: Path | None, given: Mapping[str, object]) -> Selection:
     """The encoder that the flags name: a checkpoint where there is a path, else the model as it was published.
 

@@ -1,7 +1,7 @@
 """Safetensors files: tensors and a header of strings, written atomically and checked when read.
 
 A safetensors file holds no code, so reading one is safe, and no checksum, so a flipped bit in its data goes unseen.
-Files written here carry the SHA-256 of their tensors in the header (:data:`CHECKSUM`), which reading verifies; files
+Files written here carry the SHA-256 of their tensors and of their metadata (:mod:`common.checksums`), which reading verifies; files
 from elsewhere are checked as far as their header allows (lengths, offsets, types).
 """
 
@@ -17,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from common.checksums import sealed, unsealed
 from common.errors import UserError
 from common.files import replacing
+from common.stages import staged
 
-CHECKSUM = "tensors_sha256"  # the header's key; never shown to callers, so what is written is what is read
 PICKLE_STARTS = (b"\x80", b"PK\x03\x04")  # a bare pickle; the zip archive around one that torch.save writes
 
 
@@ -30,20 +31,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises :class:`UserError` when the file is absent, is a pickle, is damaged, or when its tensors are not those that
     :func:`write_safetensors` wrote.
     """
-    tensors, metadata = _read(path, with_tensors=True)
-    expected = metadata.pop(CHECKSUM, None)
+    tensors, metadata, expected = _read(path, with_tensors=True)
     if expected is not None and expected != sha256_of_tensors(tensors):
         raise UserError(f"'{path}' is damaged or was edited: its tensors do not have the checksum in its header; write or fetch it again.")
     return tensors, metadata
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The header's metadata of ``path``; no tensor is read. Raises as :func:`read_safetensors`, less the checksum."""
-    metadata = _read(path, with_tensors=False)[1]
-    metadata.pop(CHECKSUM, None)
-    return metadata
+    """The header's metadata of ``path``; no tensor is read. Raises as :func:`read_safetensors`, less the checksum of the tensors."""
+    return _read(path, with_tensors=False)[1]
 
 
+@staged("write")
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write ``tensors`` and ``metadata`` to ``path``: atomic, synced, with the checksum in the header.
 
@@ -51,7 +50,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     :class:`UserError` when the file cannot be written.
     """
     stored = _separate(tensors)
-    header = {**(metadata or {}), CHECKSUM: sha256_of_tensors(stored)}
+    header = sealed(metadata or {}, sha256_of_tensors(stored))
     with replacing(path) as temporary:
         try:
             save_file(stored, temporary, metadata=header)
@@ -59,6 +58,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
             raise UserError(f"Cannot write '{path}': {error}.") from error
 
 
+@staged("hash")
 def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     """Hexadecimal SHA-256 over name, dtype, shape and bytes (row-major, little-endian) in sorted order of names.
 
@@ -72,13 +72,14 @@ def sha256_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path, with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, str], str | None]:
+    """(tensors, metadata, the checksum that the tensors should have)."""
     if not path.is_file():
         raise UserError(f"'{path}' is a folder; expected a safetensors file." if path.is_dir() else f"No such file: '{path}'.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = file.keys() if with_tensors else []
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in names}, *unsealed(path, file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
 

@@ -21,6 +21,7 @@ from common.files import exact, read_json, slug
 from datasets.naming import parse_name
 
 FORMAT = "clipscope-cell/1"
+PARTS = {"state", "error", "inputs_sha256", "results"}  # what is read of a record, besides its format
 KINDS = (
     *("zero_shot", "embed", "measure", "train", "test"),
     *("invert", "retrieve", "misalignment", "inverted_zero_shot"),
@@ -183,7 +184,8 @@ def read_record(cell: Cell, out: Path) -> dict[str, Any] | None:
         record = read_json(cell.path(out))
     except UserError:
         return None
-    return record if isinstance(record, dict) and record.get("format") == FORMAT else None
+    whole = isinstance(record, dict) and record.get("format") == FORMAT and record.keys() >= PARTS and isinstance(record["results"], dict)
+    return record if whole else None
 
 
 def state_of(record: Mapping[str, Any] | None, inputs: Mapping[str, Any] | None) -> str:

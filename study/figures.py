@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from common.figures import BLUE, COLUMN, GREY, VERMILLION, check_suffix, drawing, padded, panels, write
-from study.labels import boxes_along, label_points
+from common.labels import boxes_along, label_points
 from study.prediction import GAIN, WORDS, Estimate, Fit, Prediction
 from study.regression import Line
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import torch
 
 from common.errors import Interrupted
 from common.files import read_json, sha256_of_file, slug, write_json
+from datasets.image_files import ImageFiles
 from datasets.prompts import chosen_templates, prompt_names
 from datasets.registry import checked_name, load_task
 from datasets.retrieval.collection import Collection
@@ -196,11 +199,11 @@ class Materials:
 def _stamp_of_files(task: Task) -> Sequence[Any] | None:
     """The listing, and size and time of modification of every image file; None for a task that is not made of files of its own."""
     under, places = located(task.samples, np.arange(len(task)))
-    if not callable(path := getattr(under, "path", None)):
+    if not isinstance(under, ImageFiles):
         return None
     digest = hashlib.sha256()
-    for stamp in _stamps(path(int(place)) for place in places):
-        digest.update(repr(stamp).encode())
+    for place in places.tolist():
+        digest.update(repr(_stamp(partial(under.stat, place))).encode())
     return task.name, task.split, task.listing, digest.hexdigest()
 
 
@@ -214,9 +217,12 @@ def _stamp_of_model(model: str) -> Sequence[Any]:
 
 
 def _stamps(paths: Iterable[Path]) -> Iterable[tuple[int, int]]:
-    for path in paths:
-        try:
-            of = path.stat()
-            yield of.st_size, of.st_mtime_ns
-        except OSError:
-            yield -1, -1  # a missing file is told when it is read
+    return (_stamp(path.stat) for path in paths)
+
+
+def _stamp(stat: Callable[[], os.stat_result]) -> tuple[int, int]:
+    try:
+        of = stat()
+    except OSError:
+        return -1, -1  # a missing file is told when it is read
+    return of.st_size, of.st_mtime_ns

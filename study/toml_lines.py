@@ -72,6 +72,8 @@ def read_toml(path: Path) -> TomlFile:
         return TomlFile(path, tomllib.loads(text), locate(text))
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(path, text, str(error)) from error
+    except (ValueError, RecursionError) as error:  # numbers or nesting without end
+        raise UserError(f"'{path}' is not valid TOML: {error}.") from error
 
 
 _AT = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
@@ -97,7 +99,7 @@ def _begin(text: str) -> int:
 def _is_valid(text: str) -> bool:
     try:
         tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -97,7 +97,16 @@ def test_a_missing_flag(command):
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        *[("--lr", "nan"), ("--lr", "-1"), ("--lr", "inf"), ("--wd", "nan"), ("--bs", "0"), ("--nepochs", "0"), ("--val-p", "1.5")],
+        *[
+            ("--lr", "nan"),
+            ("--lr", "-1"),
+            ("--lr", "inf"),
+            ("--lr", "1e38"),
+            ("--wd", "nan"),
+            ("--bs", "0"),
+            ("--nepochs", "0"),
+            ("--val-p", "1.5"),
+        ],
         *[("--val-p", "0"), ("--val-p", "nan"), ("--accumulate", "0"), ("--seed", "-1"), ("--rank", "0"), ("--optimizer", "Lion")],
         *[("--num-workers", "-1"), ("--max-skipped", "some"), ("--precision", "fp8"), ("--lora-scale", "nan"), ("--clip-norm", "nan")],
     ],
@@ -297,7 +306,7 @@ def test_a_table_that_cannot_be_added_to(refused, tmp_path):
     ("command", "more", "named"),
     [
         ("train", ["--model-name", "lora", "--base-model", "tinny"], "'tiny'"),
-        ("test", ["--model-name", "tiny", "--bs", "nought"], "argument --bs: 'nought' is not a whole number"),
+        ("test", ["--model-name", "tiny", "--bs", "nought"], "argument --bs/--batch-size: 'nought' is not a whole number"),
         ("get_embeddings", ["--model-name", "tiny", "--precision", "fp16", "--device", "cpu"], "--precision fp16"),
     ],
 )

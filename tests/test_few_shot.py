@@ -169,6 +169,8 @@ def test_released_spellings(name, small_model, adapter, tmp_path):
         1,
         "--model_path",
         adapter,
+        "--model_checkpoint",
+        "unused.pt",
         "--save_dir",
         tmp_path / "out",
         "--seed",

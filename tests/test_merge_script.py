@@ -115,6 +115,10 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     ),
     "option without method": ({"count": True, "density": 0.3}, "--density has no meaning for looking at models"),
     "density": ({"method": "ties", "out": "x.safetensors", "density": 20}, "--density is 20; it must be above 0 and at most 1"),
+    "a rate beyond float32": (
+        {"method": "wemoe", "out": "x.safetensors", "adapt_lr": 1e38},
+        "--adapt-lr is 1e+38; it must be above 0 and at most 1e+30",
+    ),
     "weights": (
         {"method": "weighted_average", "out": "x.safetensors", "weights": 0.5},
         "--weights must give one number for each of the 2 models",

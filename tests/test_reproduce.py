@@ -11,6 +11,7 @@ import pytest
 from study.cells import CHANGED, DONE
 from study.expansion import expand
 from study.plan_file import read_plan
+from tests.faults.scale import times
 from tests.helpers import ROOT, run_here, run_script, start_script
 from tests.study.small_plans import write_inversion_plan, write_plan
 
@@ -190,7 +191,7 @@ def test_sigterm_ends_with_status_75_and_the_rest_follows(plan, tmp_path):
 def test_killed_at_random_moments_it_ends_with_the_same_tables(plan, tmp_path):
     run_here("reproduce", plan(**LONG), "--out", tmp_path / "whole", *FLAGS).succeeded()
     draw, out = random.Random(0), tmp_path / "out"
-    for _ in range(3):
+    for _ in range(times(1, 10)):
         process = start_script("reproduce", plan(**LONG), "--out", out, *FLAGS)
         while process.poll() is None and not process.stdout.readline().startswith("["):
             pass

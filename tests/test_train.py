@@ -83,16 +83,13 @@ def wait_for_step(process, folder, epoch, step):
 LONG = ["--nepochs", 12, "--save-minutes", 0]
 
 
-@pytest.mark.parametrize(
-    ("tuning", "how"),
-    [
-        ("full", ["--optimizer", "SGD", "--bs", 2, "--augment", "crop-flip", "--num-workers", 2, "--nepochs", 4]),
-        ("lora", ["--optimizer", "AdamW", "--bs", 2, "--accumulate", 2]),
-    ],
-)
-def test_a_run_killed_in_mid_epoch_goes_on_to_the_weights_of_one_that_was_not(flags, tmp_path, tuning, how):
-    """SIGKILL to the real script, which saves after every step; then --resume: best and last are equal bit for bit."""
-    arguments = flags(tmp_path / "killed", tuning, *LONG, *how)
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_weights_of_one_that_was_not(flags, tmp_path):
+    """SIGKILL to the real script, which saves after every step; then --resume: best and last are equal bit for bit.
+
+    More of that, in forks of one process and without loader processes: tests/faults/test_kills.py.
+    """
+    how = ["--optimizer", "SGD", "--bs", 2, "--augment", "crop-flip", "--num-workers", 2, "--nepochs", 4]
+    arguments = flags(tmp_path / "killed", "full", *LONG, *how)
     process = start_script("train", *arguments)
     wait_for_step(process, tmp_path / "killed", epoch=1, step=2)
     process.kill()
@@ -101,7 +98,7 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_weights_of_one_that_was_not(fl
     assert list((tmp_path / "killed").glob("*_last.safetensors")) == []
     resumed = run_here("train", *arguments, "--resume").succeeded()
     assert "resuming at epoch" in resumed.stdout
-    run_here("train", *flags(tmp_path / "whole", tuning, *LONG, *how)).succeeded()
+    run_here("train", *flags(tmp_path / "whole", "full", *LONG, *how)).succeeded()
     assert_same(tmp_path / "killed", tmp_path / "whole")
     one, other = record(tmp_path / "killed"), record(tmp_path / "whole")
     assert [entry["loss"] for entry in one["epochs"]] == [entry["loss"] for entry in other["epochs"]]

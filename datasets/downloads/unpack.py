@@ -7,10 +7,12 @@ would be written elsewhere, a link out of the folder or a device is refused, wit
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,7 +24,9 @@ from common.errors import UserError
 from datasets.downloads.check import problem
 from datasets.downloads.entries import Download, Item
 
-TORN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
+# What the readers of archives raise on damaged ones; of what the system says, all but that the disk is full or not ours.
+TORN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RuntimeError, ValueError, struct.error, OSError)
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class UnpackError(UserError):
@@ -44,6 +48,8 @@ def unpack(archive: Path, download: Download, items: Iterable[Item], data_dir: P
             source = _nested(archive, download.nested, folder) if download.nested else archive
             _extract(source, wanted, folder / "items")
         except TORN as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                raise
             raise TornArchive(f"'{archive}' cannot be unpacked: {str(error).rstrip('.') or 'it ends too early'}.") from error
         found = [(item, folder / "items" / item.in_archive) for item in wanted]
         for item, path in found:

@@ -88,7 +88,7 @@ def _task(path: Path, root: Path, parts: dict[str, str], split: str) -> Task:
     folder, source = _split_folder(root, parts, split), _split_folder(root, parts, "train" if "train" in parts else "test")
     classes = _classes(source)
     if extra := sorted(set(subfolders(folder)) - set(classes)):
-        raise UserError(f"'{folder / extra[0]}' is a class that '{source}' does not have.")
+        raise UserError(f"'{folder / extra[0]}' is a class that '{source}' does not have; make its folder there, or remove this one.")
     files = [class_files(root, folder / name) for name in classes]
     if empty := [name for name, found in zip(classes, files, strict=True) if not found and folder == source]:
         raise UserError(f"The class folder '{folder / empty[0]}' holds no image ({' '.join(EXTENSIONS)}).")

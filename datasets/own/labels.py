@@ -39,7 +39,7 @@ def as_numbers(what: str, texts: Texts, classes: Sequence[str]) -> NDArray[np.in
     codes, found = pd.factorize(texts)
     places = {text: place for place, text in enumerate(classes)}
     if extra := [str(text) for text in found if text not in places]:
-        raise UserError(f"{what} has the label '{extra[0]}', which the training images do not have.")
+        raise UserError(f"{what} has the label '{extra[0]}', which the training images do not have; take it out, or add some to train on.")
     return np.array([places[text] for text in found], dtype=np.int64)[codes]
 
 

@@ -56,7 +56,7 @@ def find_shards(pattern: str) -> tuple[Path, list[Shard]]:
             raise UserError(f"The folder '{pattern}' holds no shards; expected '{pattern}/train/*.tar' or '{pattern}/*.tar'.")
         return Path(pattern), found
     if not (found := _matching(pattern)):
-        raise UserError(f"There is no shard '{pattern}'.")
+        raise UserError(f"There is no shard '{pattern}'; expected tar files.")
     fixed = re.split(r"[*?\[{]", pattern)[0]
     return Path(fixed).parent if not fixed.endswith("/") else Path(fixed), found
 
@@ -80,7 +80,7 @@ def _expanded(pattern: str, must_exist: bool = True) -> list[Path]:
     if glob.has_magic(pattern):
         return [Path(name) for name in sorted(glob.glob(pattern))]  # noqa: PTH207 (an absolute pattern)
     if must_exist and not Path(pattern).is_file():
-        raise UserError(f"The shard '{pattern}' is missing.")
+        raise UserError(f"The shard '{pattern}' is missing; get it, or name only those that are there.")
     return [Path(pattern)] if Path(pattern).is_file() else []
 
 

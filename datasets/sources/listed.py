@@ -27,12 +27,14 @@ def listed_task(
     """The task of ``images`` below ``root``, in the given order; their labels count from ``first``.
 
     Sample ids are the paths relative to ``root``. ``source`` is the list, or the folder, that the images were found in: the
-    :class:`UserError` names it when it has no image, one image twice, or a label that is no class.
+    :class:`UserError` names it when it has no image, one image twice, a class without a name, or a label that is no class.
     """
     listed, last = list(images), first + len(classnames) - 1
     paths, labels = [path for path, _ in listed], [label for _, label in listed]
     if not listed:
         raise damaged(name, source, "it holds no image")
+    if not all(classname.strip() for classname in classnames):
+        raise damaged(name, source, "one of its classes has no name")
     if len(set(paths)) < len(paths):
         raise damaged(name, source, f"it has '{_twice(paths)}' twice")
     for path, label in listed:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datasets.decoding import reason
 from datasets.sources.listed import damaged
+from datasets.sources.mat_structure import check_mat
 
 
 def read_mat(name: str, path: Path, *variables: str) -> list[NDArray[Any]]:
@@ -20,6 +21,7 @@ def read_mat(name: str, path: Path, *variables: str) -> list[NDArray[Any]]:
     from scipy.io import loadmat
 
     try:
+        check_mat(path, variables)
         content = loadmat(path, variable_names=variables, squeeze_me=True)
     except Exception as error:  # scipy raises nearly every type on damaged files
         raise damaged(name, path, f"it is no readable MATLAB file ({reason(error).rstrip('.')})") from error

@@ -18,6 +18,7 @@ from datasets.decoding import reason
 from datasets.facts import classnames
 from datasets.places import find
 from datasets.sources.arrays import raw_task
+from datasets.sources.mat_structure import check_mat
 from datasets.task import Task
 
 
@@ -34,10 +35,12 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     from scipy.io import loadmat
 
     try:
+        check_mat(path, ("X", "y"))
         content = loadmat(path, variable_names=["X", "y"])
     except Exception as error:  # on damaged files, nearly every type
         raise UserError(f"'{path}' is torn or no MATLAB file ({reason(error)}); get it anew.") from error
     pixels, labels = content.get("X"), content.get("y")
-    if pixels is None or pixels.shape[:3] != (32, 32, 3) or pixels.ndim != 4 or pixels.dtype != np.uint8 or labels is None:
+    are_images = pixels is not None and pixels.shape[:3] == (32, 32, 3) and pixels.ndim == 4 and pixels.dtype == np.uint8
+    if not are_images or labels is None or labels.dtype.kind not in "iuf":
         raise UserError(f"'{path}' lacks X [32, 32, 3, N] of unsigned bytes or y [N, 1]; get the cropped digits (format 2) of SVHN.")
     return pixels, labels.reshape(-1)

@@ -39,4 +39,6 @@ def _actions(name: str, path: Path) -> list[str]:
     listed = rows(name, path, 2)
     if [whole_number(name, path, number) for number, _ in listed] != list(range(1, len(listed) + 1)):
         raise damaged(name, path, "its classes are not numbered from 1 up")
+    if wordless := [action for _, action in listed if not words(action)]:
+        raise damaged(name, path, f"'{wordless[0]}' is no action in words, such as 'ApplyEyeMakeup'")
     return [action for _, action in listed]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import ensure_folder, write_json
+from common.files import in_the_making, write_json
 from models.encoder import Encoder
 from models.huggingface import empty_clip, tensor_pairs, to_huggingface_state_dict, to_huggingface_vision_state_dict
 from models.huggingface.clip_config import clip_model_config, huggingface_config, no_form, preprocessor_config
@@ -140,12 +138,10 @@ def check_new(out: Path) -> None:
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder to write in, which becomes ``out`` when all went well. Raises as :func:`check_new`, and when it cannot be written."""
     check_new(out)
-    folder = ensure_folder(out.absolute().parent) / f".{out.name}.{os.getpid()}.tmp"
-    try:
-        folder.mkdir()
-        yield folder
-        folder.replace(out)
-    except OSError as error:
-        raise UserError(f"Cannot write '{out}': {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with in_the_making(out.absolute()) as making:
+        try:
+            (folder := making / out.name).mkdir()
+            yield folder
+            folder.replace(out)
+        except OSError as error:
+            raise UserError(f"Cannot write '{out}': {error.strerror or error}.") from error

@@ -91,7 +91,8 @@ def test_what_a_killed_process_left_goes(two, tmp_path):
     ParquetImages.of(two[:1], "image", tmp_path)
     copy = made(tmp_path)[0]
     left = copy.with_name(f".{copy.name}.abc.tmp")
-    left.write_bytes(b"half")
+    left.mkdir()
+    (left / "new.tmp").write_bytes(b"half")
     copy.unlink()
     ParquetImages.of(two[:1], "image", tmp_path)
     assert copy.exists()

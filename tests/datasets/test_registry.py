@@ -81,6 +81,12 @@ def test_templates_take_the_place_of_the_task_s_own(name, folder):
     [
         ("digits", r"^Unknown data set 'digits'; did you mean 'Digits' \(own data: imagefolder:PATH, .*hub:ORG/NAME\)\?$"),
         ("Shapes-Colour", "did you mean 'Shapes-Color'"),
+        (
+            "StanfordCars",
+            r"^Unknown data set 'StanfordCars'; its name here is 'Cars', and 'Cars@coop' with the splits of few-shot papers\.$",
+        ),
+        ("stanford_cars", "its name here is 'Cars'"),
+        ("ImageNet-R", r"its name here is 'ImageNetRendition'\.$"),
         ("qqq", r"^Unknown data set 'qqq'; known: .*Digits.* \(own data: .*\)\.$"),
         ("", "Unknown data set ''; known: "),
         ("ImageFolder:/data/cats", "did you mean 'imagefolder:/data/cats'"),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
+from datasets.fingerprint import Fingerprint
 from datasets.samples import UnreadableImage
 from datasets.task import Task, as_templates, fill, read_lines, read_template_file, split_validation
 
@@ -47,6 +48,14 @@ def test_labels_must_match_samples():
 def test_prompts_has_a_list_per_class_with_each_template():
     assert make_task().prompts() == [["a class 0", "the class 0."], ["a class 1", "the class 1."]]
     assert fill("{c} and {c}", "x{}") == "x{} and x{}"
+
+
+def test_fingerprint_is_of_id_content_and_label_in_order():
+    task, of = make_task(), Fingerprint()
+    for index in range(len(task)):
+        of.add(task.sample_ids[index], int(task.labels[index]), task.samples.digest(index))
+    assert of.hexdigest() == task.fingerprint
+    assert [digest.tobytes() for digest in task.digests] == [task.samples.digest(index) for index in range(len(task))]
 
 
 def test_fingerprint_is_the_same_for_the_same_samples():

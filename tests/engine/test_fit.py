@@ -303,6 +303,20 @@ def test_an_accuracy_of_zero_is_a_best_one_too(make, monkeypatch):
     assert fit.saved == [("best", 1, 0.0), ("last", 2, 0.0)]
 
 
+@pytest.mark.parametrize(("took", "after_epochs"), [(0.0, [1, 2]), (1e9, [1])])
+def test_the_state_is_saved_after_epochs_unless_that_takes_too_much_of_the_time_and_never_at_the_end(make, monkeypatch, took, after_epochs):
+    saved = []
+
+    def save(fit):
+        saved.append(fit.progress.epoch)
+        fit._saving = took
+
+    monkeypatch.setattr(Fit, "_save_state", save)
+    progress = make("bias", kind=Scripted, epochs=3).run()
+    assert saved == after_epochs
+    assert progress.seconds > 0  # which the record tells
+
+
 # --- losses that are not finite ------------------------------------------------------------------------------------
 
 

@@ -358,9 +358,10 @@ def test_what_a_killed_attempt_left_half_written_goes(request_of, stop_after, fl
         run(request_of())
     stop_after(0)
     (state,) = request_of().model_dir.iterdir()
-    half, other = (state.with_name(f".{name}.x1.tmp") for name in (state.name, "other_state.safetensors"))
-    half.write_bytes(b"half")
-    other.write_bytes(b"half")
+    half, other = (state.with_name(f".{name}.abcd_012.tmp") for name in (state.name, "other_state.safetensors"))
+    for folder in (half, other):
+        folder.mkdir()
+        (folder / "new.tmp").write_bytes(b"half")
     run(request_of(**{flag: True}))
     assert (half.exists(), other.exists()) == (False, True)
 

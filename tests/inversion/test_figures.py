@@ -1,7 +1,6 @@
 """The figures of inversion: both files are there, the words and numbers are on them, and no label lies on another."""
 
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,13 +132,6 @@ def test_dynamics(tmp_path, kept):
     assert {"R = 1", "R = 4", "native (intra-modal)", "loss, 1 - cosine", "mAP (%)", "steps"} <= words(kept[0])
     assert scores.get_ylim()[0] < 25 < scores.get_ylim()[1]
     check_nothing_covered(kept[0])
-
-
-def test_dynamics_of_pseudo_tokens():
-    asked = {"exp_name": "r4", "num_pseudo_tokens": 4}
-    inverted = SimpleNamespace(hyperparameters=asked, steps=(10, 150), losses=np.asarray([[0.5, 0.2], [0.3, 0.1]]))
-    rows = figures.dynamics_of(inverted, {150: 0.28})
-    assert rows == [("r4", 4, 10, pytest.approx(0.4), None), ("r4", 4, 150, pytest.approx(0.15), 0.28)]
 
 
 def test_experiments_of_the_same_r_are_told_apart(tmp_path, kept):

@@ -68,6 +68,16 @@ def test_models_that_cannot_be_merged(files: list[Path], tmp_path: Path, how: st
     merge(tmp_path, *files).refused(words)
 
 
+def test_nan_in_what_is_copied_from_the_base_is_told_and_a_mask_is_not(files: list[Path], tmp_path: Path) -> None:
+    for path in files:
+        edited(path, lambda tensors: tensors.update({"mask": torch.tensor([0.0, float("-inf")])}))
+    words = ["merge", "--method", "simple_average", "--base", files[0], "--models", *files[1:], "--only", "a.w", "--out"]
+    run_here(*words, tmp_path / "good.safetensors").succeeded()
+    edited(files[0], lambda tensors: tensors["a.b"][0].fill_(float("nan")))
+    run_here(*words, tmp_path / "bad.safetensors").refused("The tensor 'a.b' of 'base' holds NaN; fetch or train that model anew.")
+    assert not (tmp_path / "bad.safetensors").exists()
+
+
 def test_a_file_cut_off_anywhere(files: list[Path], tmp_path: Path) -> None:
     content = files[2].read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")

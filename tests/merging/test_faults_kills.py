@@ -19,13 +19,15 @@ from models.checkpoint import base_sha256, make_header, save_checkpoint
 from models.loading import load_encoder
 from models.tuning_options import TuningOptions
 from models.tunings import apply_tuning, trained_parameters
+from tests.faults.killing import run_until
+from tests.faults.results import contents
+from tests.faults.scale import count, times
 from tests.helpers import run_here, start_script, write_images, write_model
 from tests.merging import hugging_face as hf
-from tests.merging.killing import contents, run_until
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerator")
 NAMES = ("one", "two")
-KILLS = 2  # of each case, besides the one at the last touch of a file; 1000 are all, which takes ten minutes
+KILLS = times(1, 40)  # of each case, besides the one at the last touch of a file; 1000 are all, which takes ten minutes
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +92,14 @@ def test_a_merge_that_is_killed_anywhere_ends_as_one_that_was_not(inputs: Path, 
     def words(*more: object) -> list[object]:
         return ["--method", method, *models(inputs), *flags, "--out", folder / out, *more]
 
-    touches = run_until(None, folder, *words())
+    touches = run_until(None, folder, "merge", *words())
     assert touches is not None
     expected = contents(folder)
     moments = random.Random(method)
     for touch in (*sorted(moments.sample(range(1, touches), min(KILLS, touches - 1))), touches):
         shutil.rmtree(folder)
-        assert run_until(touch, folder, *words()) is None
+        assert run_until(touch, folder, "merge", *words()) is None
+        count("kills")
         left = contents(folder) if folder.exists() else {}
         whole = [
             name for name in left if name.endswith(".safetensors") and not name.split("/")[-1].startswith(".") and ".state." not in name

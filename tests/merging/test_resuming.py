@@ -210,8 +210,8 @@ def test_learning_that_diverges_leaves_no_state(data: MergeData) -> None:
 def test_states_of_all_stages_are_removed_with_what_a_kill_left(data: MergeData, tmp_path: Path) -> None:
     assert data.state is not None
     merged("concrete_task_wise_adamerging", data)
-    (tmp_path / ".merged.state.safetensors.abc_0123.tmp").touch()
-    (tmp_path / ".merged.safetensors.other.tmp").touch()
+    (tmp_path / ".merged.state.safetensors.abc_0123.tmp").mkdir()
+    (tmp_path / ".merged.safetensors.other.tmp").mkdir()
     assert all(is_state(tmp_path / name) for name in ("merged.state.safetensors", "merged.mask.state.safetensors"))
     data.state.remove()
     data.state.remove()

@@ -18,9 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from common.checksums import sealed
 from common.errors import UserError
 from merging.stream import DTYPES, Spec, TensorFile, TensorWriter, sha256_of, spec_of
-from models.tensors import CHECKSUM, read_safetensors, sha256_of_tensors
+from models.tensors import read_safetensors, sha256_of_tensors
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WRITABLE = [dtype for dtype in DTYPES.values() if dtype not in (torch.uint16, torch.uint32, torch.uint64)]
@@ -69,7 +70,7 @@ def test_what_is_written_safetensors_reads(tmp_path: Path, tensors: dict[str, Te
     path = tmp_path / "x.safetensors"
     write(path, tensors, metadata, backwards)
     with safe_open(path, framework="pt") as file:
-        assert file.metadata() == {**metadata, CHECKSUM: sha256_of_tensors(tensors)}
+        assert file.metadata() == sealed(metadata, sha256_of_tensors(tensors))
     found = load_file(path)
     assert found.keys() == tensors.keys()
     assert all(same(found[name], tensor) for name, tensor in tensors.items())

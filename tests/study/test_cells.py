@@ -132,7 +132,7 @@ def test_only_that_matches_nothing_is_a_mistake(plan):
 
 def test_states(tmp_path):
     cell, inputs = Cell("zero_shot", {"model": "tiny", "task": "Digits"}), {"weights_sha256": "a", "fingerprint": "b"}
-    record = {"format": FORMAT, "state": DONE, "inputs_sha256": hash_of(inputs)}
+    record = {"format": FORMAT, "state": DONE, "error": None, "inputs_sha256": hash_of(inputs), "results": {}}
     assert state_of(None, inputs) == TO_DO
     assert state_of(record, dict(reversed(inputs.items()))) == DONE
     assert state_of(record, {**inputs, "weights_sha256": "c"}) == CHANGED

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from common.errors import UserError
+from common.labels import label_points
 from study.figures import plot_prediction
-from study.labels import label_points
 from study.new_task import NewTask
 from study.outcomes_table import joined, read_outcomes, read_scores
 from study.prediction import GAIN, fit_all, predict

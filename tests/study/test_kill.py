@@ -7,10 +7,11 @@ import signal
 import subprocess
 import time
 
+from tests.faults.scale import times
 from tests.helpers import run_script, start_script
 from tests.study.real_study import QUICK, tables, write_plan
 
-KILLS = 10
+KILLS = times(3, 20)  # in processes of their own; tests/faults/test_study_kills.py has more, in forks
 
 
 def timed(*arguments):
@@ -40,8 +41,8 @@ def killed(at_work, seconds, *arguments):
     return process.returncode != 0
 
 
-def test_a_study_killed_ten_times_at_random_has_the_tables_of_one_that_was_not(tmp_path, small_model):
-    """SIGKILL to the real script. One that ends before its time is begun anew, so ten kills hit work in progress."""
+def test_a_study_killed_at_random_has_the_tables_of_one_that_was_not(tmp_path, small_model):
+    """SIGKILL to the real script. One that ends before its time is begun anew, so all kills hit work in progress."""
     plan, whole, broken = write_plan(tmp_path, small_model), tmp_path / "whole", tmp_path / "broken"
     to_first_cell, working = timed(plan, "--out", whole, *QUICK)
     moments, kills, done = random.Random(0), 0, set()

@@ -30,7 +30,7 @@ from study.merging_results import (
 )
 from study.plan import Plan
 from study.plan_file import read_plan
-from study.plots.merging import Grid, draw_averages, draw_grid, draw_merging
+from study.plots.merging import Grid, draw_averages, draw_curves, draw_grid, draw_merging
 from study.published_merging import ALL_TASKS, ARCHITECTURES, SEEN, UNSEEN, printed
 from study.report.merging import mean_change
 from study.study_report import write_report
@@ -240,6 +240,18 @@ def test_all_figures(tmp_path: Path) -> None:
     assert [of.name for of in drawn] == [f"{kind}_clip" for kind in ("merges", "fine-tunes", "robustness", "scaling")]
     assert "published" in drawn[0].caption
     assert all(of.png.is_file() and of.pdf.is_file() for of in drawn)
+
+
+def test_the_legend_of_the_curves_stands_above_all_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, table = made(tmp_path)
+    kept: list[Any] = []
+    monkeypatch.setattr("study.plots.merging.save", lambda figure, *rest: kept.append(figure))
+    draw_curves(table, curves(table), tmp_path)
+    kept[0].draw_without_rendering()
+    axes = kept[0].axes[0]
+    bottom = axes.transData.inverted().transform(axes.get_legend().get_window_extent().min)[1]
+    assert bottom > max(max(line.get_ydata()) for line in axes.lines)
+    assert max(axes.get_yticks()) <= 100
 
 
 def test_bars_are_the_averages_best_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

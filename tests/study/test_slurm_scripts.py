@@ -11,6 +11,7 @@ from tests.helpers import ROOT, load_script
 
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sbatch"))
 NAMES = [path.name for path in SCRIPTS]
+SAVED = [path for path in SCRIPTS if path.stem != "embed_array"]  # embeddings need no saving: a part that is done is a file
 STANDINS = {
     "srun": 'while [[ $1 == --* ]]; do echo "srun $1" >> "$LOG"; shift; done; exec "$@"',
     "squeue": 'echo "squeue $*" >> "$LOG"; echo "$STATE"',
@@ -19,8 +20,8 @@ STANDINS = {
 }
 
 
-def test_the_three_scripts_are_there():
-    assert NAMES == ["array.sbatch", "one_gpu.sbatch", "one_node.sbatch"]
+def test_the_scripts_are_there():
+    assert NAMES == ["array.sbatch", "embed_array.sbatch", "one_gpu.sbatch", "one_node.sbatch"]
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=NAMES)
@@ -51,7 +52,7 @@ def commands(text):
     for line in text.splitlines():
         for command in re.split(r"`", line):
             if match := re.search(r"(?:slurm/(\w+)\.sbatch|(\w+)\.py) (.*)", command):
-                script = match[2] or {"array": "reproduce"}.get(match[1], "train")
+                script = match[2] or {"array": "reproduce", "embed_array": "get_embeddings"}.get(match[1], "train")
                 yield script, re.findall(r"(?<=\s)--[\w-]+", " " + match[3])
 
 
@@ -72,8 +73,9 @@ def stand_in(tmp_path, monkeypatch):
         (tmp_path / "bin" / name).chmod(0o755)
     log = tmp_path / "log"
 
-    def call(path, status, state="RUNNING", *arguments):
+    def call(path, status, state="RUNNING", *arguments, **more):
         environment = {
+            **more,
             "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
             "PYTHON": str(tmp_path / "bin" / "train"),
             **{"LOG": str(log), "STATUS": str(status), "STATE": state},
@@ -82,12 +84,12 @@ def stand_in(tmp_path, monkeypatch):
         }
         log.unlink(missing_ok=True)
         ended = subprocess.run(["bash", path, *arguments], env=environment, check=False)
-        return ended.returncode, log.read_text().splitlines()
+        return ended.returncode, log.read_text().splitlines() if log.exists() else []
 
     return call
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=NAMES)
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.name)
 def test_a_run_that_was_saved_is_queued_again(path, stand_in):
     status, calls = stand_in(path, 75)
     assert status == 75
@@ -114,7 +116,17 @@ def test_an_array_deals_out_the_plan(stand_in):
     assert calls[-1] == "python reproduce.py --shard 2/4 --num-workers 3 plans/demo.toml"
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=NAMES)
+@pytest.mark.parametrize(("parts", "mine"), [(None, "2"), ("11", "2 6 10"), ("1", None)])
+def test_an_array_deals_out_the_parts(parts, mine, stand_in):
+    """To task 2 of 4; more tasks than parts do nothing."""
+    flags = ["--datasets", "imagefolder:my photos"]
+    status, calls = stand_in(ROOT / "slurm" / "embed_array.sbatch", 0, "RUNNING", *flags, **{} if parts is None else {"PARTS": parts})
+    assert status == 0
+    expected = f"python get_embeddings.py --parts {parts or 4} --part {mine} --num-workers 3 --datasets imagefolder:my photos"
+    assert calls[-1:] == ([] if mine is None else [expected])
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.name)
 def test_slurm_warns_a_requeueable_job(path):
     asked = re.findall(r"^#SBATCH (\S+)$", path.read_text(), re.MULTILINE)
     assert {"--requeue", "--signal=USR1@120", "--open-mode=append"} <= set(asked)

@@ -90,14 +90,45 @@ def test_a_path_out_of_the_archive(tmp_path, name, suffix, make):
     refused(make(tmp_path / f"a.{suffix}", MEMBERS | {name: b"evil"}), tmp_path, "not safe to unpack: it would write")
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_links_out_of_the_archive_and_devices(tmp_path, kind):
+@pytest.mark.parametrize("target", ["../../../../evil", "/etc/passwd", "../../../data/../../evil"])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_links_out_of_the_archive_and_devices(tmp_path, kind, target):
     archive = tar(tmp_path / "a.tar", MEMBERS, "w")
     with tarfile.open(archive, "a") as opened:
         member = tarfile.TarInfo("set/images/link")
-        member.type, member.linkname = kind, "../../../../evil"
+        member.type, member.linkname = kind, target
         opened.addfile(member)
     refused(archive, tmp_path, "cannot be unpacked")
+
+
+def test_a_file_through_a_link(tmp_path):
+    """A link to a folder outside, then a file below it: each name by itself looks harmless."""
+    (tmp_path / "outside").mkdir()
+    archive = tar(tmp_path / "a.tar", MEMBERS, "w")
+    with tarfile.open(archive, "a") as opened:
+        member = tarfile.TarInfo("set/images/link")
+        member.type, member.linkname = tarfile.SYMTYPE, str(tmp_path / "outside")
+        opened.addfile(member)
+        opened.addfile(tarfile.TarInfo("set/images/link/evil"), io.BytesIO())
+    refused(archive, tmp_path, "cannot be unpacked")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil"])
+def test_an_archive_in_an_archive_is_not_trusted_either(tmp_path, name):
+    inner = tar(tmp_path / "inner.tar.gz", MEMBERS | {name: b"evil"}).read_bytes()
+    refused(tar(tmp_path / "a.tar.gz", {"inner.tar.gz": inner}), tmp_path, "not safe to unpack", nested="inner.tar.gz")
+
+
+def test_a_setuid_file_loses_its_mode(tmp_path):
+    archive = tar(tmp_path / "a.tar", MEMBERS, "w")
+    with tarfile.open(archive, "a") as opened:
+        member = tarfile.TarInfo("set/images/suid")
+        member.mode = 0o6777
+        opened.addfile(member, io.BytesIO())
+    items = (Item("mine/images", "set/images", files=3), *ITEMS[1:])
+    taken(archive, tmp_path, items)
+    assert (tmp_path / "data/mine/images/suid").stat().st_mode & 0o6022 == 0
 
 
 def test_a_link_in_a_zip(tmp_path):
