@@ -172,6 +172,7 @@ COMMANDS = {
     "test_cached": Command("test", tested("cached")),
     "get_embeddings": Command("get_embeddings", embedded()),
     "get_embeddings_csv": Command("get_embeddings", embedded("--format", "csv")),
+    "get_embeddings_parts": Command("get_embeddings", embedded("--parts", 3, "--join")),
     "get_embeddings_measure": Command("get_embeddings", embedded("--measure", "iimm", "gap")),
     "get_embeddings_both": Command("get_embeddings", embedded("--measure", "iimm", "hscore", "--keep-embeddings")),
     "get_metric_scores": Command("get_metric_scores", measured),
