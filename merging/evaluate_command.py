@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, unknown_name
@@ -42,14 +41,13 @@ def check_evaluation(args: argparse.Namespace, method: Method | None, options: M
 def evaluate_as_asked(args: argparse.Namespace, inputs: Inputs, method: Method | None, options: MergeOptions) -> None:
     """Evaluate the models, or with a ``method`` their merge: the written files where --out says so, else in memory."""
     bench = open_bench(args, inputs)
-    with checksums(inputs) as known:
-        if method is None:
-            evaluated = _single_models(args, inputs, bench, lambda path: known[path].result())
-        else:
-            models = bench.place.put(_merges(args, inputs, method, options))
-            scores = bench.run_own(models) if args.per_model else bench.run(models)[0]
-            record = record_of(inputs, method, options, args.per_model, lambda path: known[path].result())
-            evaluated = [Evaluated(method.name, scores, bench.parameters, {"merge": record})]
+    if method is None:
+        evaluated = _single_models(args, inputs, bench)
+    else:
+        models = bench.place.put(_merges(args, inputs, method, options))
+        scores = bench.run_own(models) if args.per_model else bench.run(models)[0]
+        record = record_of(inputs, method, options, args.per_model, checksums(inputs))
+        evaluated = [Evaluated(method.name, scores, bench.parameters, {"merge": record})]
     show_and_write(args, inputs, bench, method, evaluated)
 
 
@@ -65,9 +63,8 @@ def sweep_as_asked(args: argparse.Namespace, inputs: Inputs, method: Method, opt
     if args.out is not None:
         targets_of(inputs, method, args.out, per_model=False, overwrite=args.overwrite)  # which refuses a file that exists, before the work
     points, bench = grid(args.sweep, options, method), open_bench(args, inputs)
-    with checksums(inputs) as known:
-        results = bench.run(of_points(inputs, method, points, bench.place))
-        records = [record_of(inputs, method, point.options, False, lambda path: known[path].result()) for point in points]
+    results, sha256 = bench.run(of_points(inputs, method, points, bench.place)), checksums(inputs)
+    records = [record_of(inputs, method, point.options, False, sha256) for point in points]
     evaluated = [
         Evaluated(point.label, scores, bench.parameters, {"sweep": point.swept, "merge": record})
         for point, scores, record in zip(points, results, records, strict=True)
@@ -81,11 +78,11 @@ def sweep_as_asked(args: argparse.Namespace, inputs: Inputs, method: Method, opt
     return points[best].options
 
 
-def _single_models(args: argparse.Namespace, inputs: Inputs, bench: Bench, sha256: Callable[[Path], str]) -> list[Evaluated]:
+def _single_models(args: argparse.Namespace, inputs: Inputs, bench: Bench) -> list[Evaluated]:
     if args.include_base and inputs.base is None:
         raise UserError("--include-base: there is no base; name it with --base.")
     sources = [*([inputs.base] if args.include_base and inputs.base else []), *inputs.models]
-    results = bench.run(bench.place.put(sources))
+    results, sha256 = bench.run(bench.place.put(sources)), checksums(inputs)
     return [
         Evaluated(source.name, scores, bench.parameters, {"model": described(source, sha256)})
         for source, scores in zip(sources, results, strict=True)

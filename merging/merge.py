@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from merging.options import MergeOptions
 from merging.output import Output, Target, check_free, check_no_input, target_of, targets_in, writing
 from merging.sources import Source
 
-UNKNOWN = "0" * 64  # stands for a checksum that is still being computed
+HASHING = 8  # threads at most: one hashes 1 to 2 GB/s, and merging itself is often no slower
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,10 @@ def merge(inputs: Inputs, method: Method, options: MergeOptions, out: Path, *, p
     """
     started = time.perf_counter()
     targets = targets_of(inputs, method, out, per_model, overwrite)
-    with checksums(inputs) as known, ExitStack() as stack:
-        record = record_of(inputs, method, options, per_model, lambda path: UNKNOWN)
+    record = record_of(inputs, method, options, per_model, checksums(inputs))
+    with ExitStack() as stack:
         outputs = [stack.enter_context(writing(target, record)) for target in targets]
         (write_per_model if per_model else write_merged)(inputs, method, options, outputs)
-        final = record_of(inputs, method, options, per_model, lambda path: known[path].result(), record["created"])
-        for output in outputs:
-            output.record(final)
     nbytes = sum(target.path.stat().st_size for target in targets)
     tensors = len(inputs.pool.merged) * len(targets)
     return Merged(tuple(target.shown for target in targets), tensors, nbytes, time.perf_counter() - started)
@@ -89,28 +87,27 @@ def write_per_model(inputs: Inputs, method: Method, options: MergeOptions, outpu
                 output.copy(name)
 
 
-@contextmanager
-def checksums(inputs: Inputs) -> Iterator[Mapping[Path, Future[str]]]:
-    """The SHA-256 of every file that is read, computed beside the merge; hashing lets other threads of Python run."""
+@staged("hash")
+def checksums(inputs: Inputs) -> dict[Path, str]:
+    """The SHA-256 of every file that is read, several at a time.
+
+    Before the merge, not beside it: PyTorch's threads wait for each other by spinning, so that both together take longer.
+    """
     sources = [*inputs.models, *([inputs.base] if inputs.base else [])]
-    with ThreadPoolExecutor(1) as executor:
-        try:
-            yield {path: executor.submit(_sha256, path) for source in sources for path in source.files}
-        finally:
-            executor.shutdown(cancel_futures=True)
+    paths = [path for source in sources for path in source.files]
+    with ThreadPoolExecutor(min(HASHING, os.cpu_count() or 1)) as executor:
+        return dict(zip(paths, executor.map(_sha256, paths), strict=True))
 
 
 def _sha256(path: Path) -> str:
     try:
         return sha256_of_file(path)
-    except OSError as error:  # which a writer would take for its own
+    except OSError as error:
         raise UserError(f"Cannot read '{path}': {error.strerror or error}.") from error
 
 
-def record_of(
-    inputs: Inputs, method: Method, options: MergeOptions, per_model: bool, sha256: Callable[[Path], str], created: str | None = None
-) -> dict[str, Any]:
-    """What the result's header says of how it came about; ``sha256`` gives that of a file."""
+def record_of(inputs: Inputs, method: Method, options: MergeOptions, per_model: bool, sha256: Mapping[Path, str]) -> dict[str, Any]:
+    """What the result's header says of how it came about; ``sha256`` has those of the files (:func:`checksums`)."""
     read = {name: getattr(options, name) for name in method.reads}
     if read.get("scaling", 0) is None:
         read["scaling"] = method.per_model_scaling if per_model else method.default_scaling
@@ -122,14 +119,14 @@ def record_of(
         "base": described(inputs.base, sha256) if inputs.base else None,
         "models": [described(model, sha256) for model in inputs.models],
         **({"images": inputs.images} if inputs.images else {}),
-        "created": created or now(),
+        "created": now(),
         "versions": versions(),
     }
 
 
-def described(source: Source, sha256: Callable[[Path], str]) -> dict[str, Any]:
+def described(source: Source, sha256: Mapping[Path, str]) -> dict[str, Any]:
     """A model's name, where it came from, and the SHA-256 of its files, or of the weights of a model of the zoo."""
-    files = {path.name: sha256(path) for path in source.files}
+    files = {path.name: sha256[path] for path in source.files}
     if not files and source.header:
         files = {"weights": source.header.base_sha256}
     return {"name": source.name, "source": source.spelled, "kind": source.kind, "sha256": files}

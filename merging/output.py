@@ -135,10 +135,6 @@ class Output:
             raise UserError(f"The merged tensor '{name}' holds NaN or infinity as {own.dtype}; a smaller --scaling may be meant.")
         self.writer.write(stored, own)
 
-    def record(self, record: Mapping[str, Any]) -> None:
-        """Replace the record by one of the same length."""
-        self.writer.metadata = self.target.metadata(record)
-
 
 def copy_configuration(target: Target) -> None:
     """The base's configuration, tokenizer and preprocessing beside the weights."""

@@ -105,8 +105,7 @@ class TensorWriter:
     ``specs`` says which tensors there will be. The file appears under its name when all have come and the block ends well;
     otherwise nothing is left, but what a kill leaves, and the next writer of the same file removes that. Space is taken at the
     start, so that a full disk is told before the work; that and all else that keeps the file from being written is a
-    :class:`UserError`. The header carries the checksum of :mod:`models.tensors`. ``metadata`` may be replaced before the end by one of
-    the same length.
+    :class:`UserError`. The header carries the checksum of :mod:`models.tensors`.
     """
 
     def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None) -> None:
@@ -115,7 +114,6 @@ class TensorWriter:
         self.metadata = dict(metadata or {})
         self.written: set[str] = set()
         self._offsets: dict[str, int] = {}
-        self._start = 0
 
     def __enter__(self) -> Self:
         self._context = self._opened()
@@ -156,9 +154,6 @@ class TensorWriter:
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         text += b" " * (-len(text) % ALIGNMENT)
         start = 8 + len(text)
-        if self._start not in (0, start):
-            raise ValueError("the metadata may not become longer or shorter")
-        self._start = start
         self._offsets = {name: start + place for name, place in places.items()}
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._stream.fileno(), 0, start + begin)

@@ -119,8 +119,7 @@ def _routed(inputs: Inputs, method: Method, options: MergeOptions, data: MergeDa
     """Write the routed encoder."""
     args = argparse.Namespace(only=[], towers=None)
     pool, out = encoder_pool(args, inputs, method.name), folder / "merged.safetensors"
-    with checksums(inputs) as known:
-        record = record_of(inputs, method, options, False, lambda path: known[path].result())
+    record = record_of(inputs, method, options, False, checksums(inputs))
     routed, entropies = merge_routed(pool, data, options_for(method.name, options), out, record=record, overwrite=True)
     parameters = sum(tensor.numel() for name, tensor in routed.encoder.model.state_dict().items() if name.startswith(TOWER))
     return {"file": out, "parameters": parameters, "learnt": {"entropies": [*entropies[:1], *entropies[-1:]]}}

@@ -36,8 +36,7 @@ def routed_as_asked(args: argparse.Namespace, inputs: Inputs, method: Method, op
     chosen, pool, data = options_for(method.name, options), encoder_pool(args, inputs, method.name), open_data(args, inputs, method)
     inputs = replace(inputs, images=record_of_images(data, method))
     data.runtime.say(told(data, method))
-    with checksums(inputs) as known:
-        record = record_of(inputs, method, options, False, lambda path: known[path].result())
+    record = record_of(inputs, method, options, False, checksums(inputs))
     routed, entropies = merge_routed(pool, data, chosen, args.out, record=record, overwrite=args.overwrite)
     learnt = f"mean entropy {entropies[0]:.4f} to {entropies[-1]:.4f}" if entropies else "routers as drawn"
     data.runtime.say(f"{method.name}: {len(routed.merged)} tensors merged, {len(routed.routed)} routed, {learnt}: {args.out}")

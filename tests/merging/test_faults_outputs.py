@@ -110,9 +110,9 @@ def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path) -> None:
     merge(folders, tmp_path / "mine").succeeded()
 
 
-def test_a_model_that_vanishes_during_the_merge(models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_hashed(models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("merging.merge.sha256_of_file", full)
-    refused_and_untouched(models, tmp_path / "new" / "merged.safetensors", f"Cannot read '{models[0]}': No space left on device.")
+    refused_and_untouched(models, tmp_path / "new" / "merged.safetensors", f"Cannot read '{models[1]}': No space left on device.")
 
 
 def test_a_file_that_another_writer_is_making_is_left_alone(tmp_path: Path) -> None:

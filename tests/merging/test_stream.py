@@ -216,22 +216,6 @@ def test_a_disk_that_fills_up_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metadata_may_be_replaced_by_one_of_the_same_length(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    specs = {"a": Spec((2,), torch.float32)}
-    with TensorWriter(path, specs, {"sha": "0000"}) as writer:
-        writer.write("a", torch.ones(2))
-        writer.metadata = {"sha": "1234"}
-    assert TensorFile(path).metadata == {"sha": "1234"}
-    with (
-        pytest.raises(ValueError, match="may not become longer"),
-        TensorWriter(path, {"a": Spec((2,), torch.float32)}, {"sha": "0"}) as writer,
-    ):
-        writer.write("a", torch.ones(2))
-        writer.metadata = {"sha": "a much longer one"}
-    assert TensorFile(path).metadata == {"sha": "1234"}
-
-
 def test_tensors_are_aligned_for_readers_that_map_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write(path, {"bytes": torch.ones(3, dtype=torch.uint8), "half": torch.ones(3).half(), "wide": torch.ones(3).double()})
