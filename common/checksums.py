@@ -31,7 +31,7 @@ def unsealed(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, str], s
     """
     rest = dict(metadata)
     seal = rest.pop(KEY, None)
-    if seal is None and not any(_SEAL.search(value) for value in rest.values()):  # else it is the key that is damaged
+    if seal is None and not any(_SEAL.search(text) for pair in rest.items() for text in pair):  # else it is the key that is damaged
         return rest, None
     if seal is not None and _EARLIER.fullmatch(seal):
         return rest, seal

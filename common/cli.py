@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -16,6 +17,9 @@ from common import stages
 from common.errors import Interrupted, UserError, nearest
 from common.help import HelpFormatter
 
+# What a file system says of a path that was asked for, wherever it is found out.
+NOT_OURS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ELOOP)
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose description is the script's docstring. Wrong usage exits with status 2.
@@ -26,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, documentation: str | None) -> None:
         # Abbreviations are off: one that works today would mean something else once an argument is added.
-        super().__init__(description=documentation, formatter_class=HelpFormatter, allow_abbrev=False)
+        super().__init__(prog=program(), description=documentation, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, after a known flag's underscores have become dashes; what follows a lone ``--`` is no flag."""
@@ -44,10 +48,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence as for any other mistake, without the usage: with forty options it would bury the reason."""
-        unknown = re.fullmatch(r"unrecognized arguments: (--[^\s=]+).*", message, re.DOTALL)
-        guess = nearest(unknown[1], self._option_string_actions) if unknown else None
-        hint = f"did you mean '{guess}'?" if guess else "--help lists what there is."
+        unknown = re.fullmatch(r"unrecognized arguments: --([^\s=]+).*", message, re.DOTALL)
+        flags = [flag[2:] for flag in self._option_string_actions if flag.startswith("--")]
+        guess = nearest(unknown[1], flags, 0.6) if unknown else None
+        hint = f"did you mean '--{guess}'?" if guess else "--help lists what there is."
         raise UserError(f"{message}; {hint}")
+
+
+def program() -> str:
+    """What the user ran: ``train.py``, or ``python -m benchmarks.text`` for a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec and spec.origin == sys.argv[0] else Path(sys.argv[0]).name
 
 
 def tuning_flags(args: argparse.Namespace) -> dict[str, object]:
@@ -85,10 +96,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             status = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{program()}: error: {error}", file=sys.stderr)
         status = 2
     except Interrupted as stopped:
-        print(f"{Path(sys.argv[0]).name}: {stopped}", file=sys.stderr)
+        print(f"{program()}: {stopped}", file=sys.stderr)
         status = 75  # EX_TEMPFAIL: the work is saved, run again
     except KeyboardInterrupt:
         status = 130  # 128 + SIGINT, as a shell reports it
@@ -96,6 +107,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # The reader (head, less) has left. Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141  # 128 + SIGPIPE
+    except OSError as error:
+        if error.errno not in NOT_OURS or not isinstance(error.filename, str):
+            raise
+        print(f"{program()}: error: Cannot use '{error.filename}': {error.strerror}.", file=sys.stderr)
+        status = 2
     finally:
         signal.signal(signal.SIGTERM, earlier)
     sys.exit(status)

@@ -85,10 +85,11 @@ def remove_leftovers(path: Path) -> None:
             alike = [path.parent / entry.name for entry in found if entry.name.startswith(f".{path.name}.")]
         for left in filter(lambda one: is_temporary(one, path.name), alike):
             handle = os.open(left / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            abandoned = _lock(handle, wait=False)
-            os.close(handle)
-            if abandoned:
-                shutil.rmtree(left, ignore_errors=True)
+            try:
+                if _lock(handle, wait=False) and _is_file(handle, left / LOCK):
+                    shutil.rmtree(left, ignore_errors=True)  # before the lock is given back
+            finally:
+                os.close(handle)
 
 
 def is_temporary(path: Path, of: str | None = None) -> bool:
@@ -103,9 +104,17 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
         with suppress(FileNotFoundError):
             handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
             _lock(handle, wait=True)
-            if (folder / LOCK).exists():
+            if _is_file(handle, folder / LOCK):
                 return folder, handle
             os.close(handle)
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    """Whether the open file is still the one called ``path``; who waited for a lock may have got that of a file that is gone."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(handle: int, *, wait: bool) -> bool:
@@ -117,6 +126,14 @@ def _lock(handle: int, *, wait: bool) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder that can be looked at; of a text that can be no path, such as one too long, it is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _cannot_write(path: Path, error: OSError) -> UserError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,11 +38,19 @@ def read_plain_pickle(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"Cannot read '{path}': {error.strerror or error}.") from error
     try:
+        _check_places(data)
         return _settled(_PlainUnpickler(io.BytesIO(data), encoding="latin-1").load(), {})
     except NotPlain as error:
         raise UserError(f"'{path}' {error}; refused, because only plain data is read from a pickle.") from error
     except Exception as error:  # a damaged pickle raises nearly every type
         raise UserError(f"'{path}' is no whole pickle of plain data ({reason(error)}); get it anew.") from error
+
+
+def _check_places(data: bytes) -> None:
+    """A ``ValueError`` when something is put into a place beyond the file's length: the unpickler takes memory for all places below it."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(data):
+            raise ValueError(f"place {argument}")
 
 
 class NotPlain(Exception):

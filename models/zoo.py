@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import UserError, nearest, unknown_name
+from common.files import is_folder
 
 TINY_FOLDER = Path(__file__).parent / "tiny"
 RANDOM = "random"  # the pretrained tag for weights drawn from a seed
@@ -65,7 +66,7 @@ def resolve(name: str) -> ModelSource:
         return _from_folder(name, Path(target.removeprefix("local-dir:")).expanduser())
     if target.startswith("hf-hub:"):
         return ModelSource(name, "hf-hub", target.removeprefix("hf-hub:"))
-    if Path(target).expanduser().is_dir():
+    if is_folder(Path(target).expanduser()):
         return _from_folder(name, Path(target).expanduser())
     if "/" in target:
         return _from_pair(name, target)

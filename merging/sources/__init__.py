@@ -139,4 +139,7 @@ def _shards(index: Path) -> list[Path]:
     files = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not files:
         raise UserError(f"'{index}' names no shards; expected a \"weight_map\" from tensors to files.")
-    return [index.parent / str(name) for name in sorted(set(map(str, files.values())))]
+    names = sorted(set(map(str, files.values())))
+    if strange := [name for name in names if not name.endswith(".safetensors")]:
+        raise UserError(f"'{index}' names {strange[0]!r} as a shard, which is no safetensors file.")
+    return [index.parent / name for name in names]

@@ -35,6 +35,7 @@ def end_of(tmp_path, body):
         ("return 3", 3, ""),
         ("raise UserError('No such file: a.csv.')", 2, "script.py: error: No such file: a.csv.\n"),
         ("raise Interrupted('Stopped; the state is saved.')", 75, "script.py: Stopped; the state is saved.\n"),
+        ("open('a' * 300)", 2, f"script.py: error: Cannot use '{'a' * 300}': File name too long.\n"),
         ("raise KeyboardInterrupt", 130, ""),
         ("raise BrokenPipeError", 141, ""),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, ""),
@@ -62,6 +63,13 @@ def test_a_defect_keeps_its_traceback(tmp_path):
     result = end_of(tmp_path, "raise ZeroDivisionError('a defect')")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["benchmarks", "benchmarks.text"])
+def test_a_module_is_named_as_it_is_run(name):
+    result = subprocess.run([sys.executable, "-m", name, "--nonsense"], cwd=ROOT, capture_output=True, text=True, check=False)
+    said = f"python -m {name}: error: unrecognized arguments: --nonsense; --help lists what there is.\n"
+    assert (result.returncode, result.stderr) == (2, said)
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):

@@ -19,10 +19,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.memory import peak_mib, restart_peak
 from common.errors import UserError
 from tests.faults.scale import count
 
 SECONDS = 30  # of one case, on a busy machine; a whole one takes milliseconds
+MEMORY = 1024  # MiB, of one case
 ROOM = 1 << 20  # a number no file of these tests is long
 
 # What is well formed and yet awkward, in numbers, tables, JSON, TOML and text.
@@ -109,7 +111,7 @@ class Reader:
     def tried(self, folder: Path) -> bool:
         """Read the files in ``folder``; whether they were accepted."""
         try:
-            with time_limit():
+            with time_limit(), memory_limit():
                 value = self.read(folder)
         except self.refusals as error:
             one_sentence(str(error), self.names or tuple(Path(name).name.split(".")[0] for name in self.files))
@@ -142,6 +144,17 @@ def time_limit(seconds: int = SECONDS) -> Iterator[None]:
         signal.signal(signal.SIGALRM, earlier)
 
 
+@contextmanager
+def memory_limit(mib: int = MEMORY) -> Iterator[None]:
+    """An AssertionError when the process has ``mib`` more at its peak than it had at its earlier one."""
+    before = peak_mib()
+    try:
+        yield
+    finally:
+        more = peak_mib() - before
+        assert more < mib, f"took {more:,.0f} MiB"
+
+
 def written(files: Mapping[str, bytes], folder: Path) -> Path:
     """The files, in ``folder``."""
     for name, content in files.items():
@@ -159,6 +172,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 def attack(reader: Reader, cases: int) -> int:
     """Read ``reader``'s files whole, then damaged in ``cases`` ways; how many of these were accepted."""
     accepted = 0
+    restart_peak()
     with tempfile.TemporaryDirectory() as whole:
         assert reader.tried(written(reader.files, Path(whole)))
 

@@ -19,16 +19,20 @@ from common.errors import LONGEST, UserError
 from common.files import read_json, write_json
 from datasets.downloads.entries import Download, Item
 from datasets.downloads.unpack import TornArchive, unpack
+from datasets.plain_pickle import read_plain_pickle
 from datasets.registry import load_task
 from datasets.sources.mat_files import read_mat
 from datasets.sources.ucf101 import _actions
 from engine.label_features import _read_array
+from merging.sources import open_weights
 from models.checkpoint import load_checkpoint
 from models.loading import load_encoder
 from models.tensors import read_metadata, write_safetensors
+from models.zoo import resolve
 from study.cells import FORMAT, read_record
 from study.toml_lines import read_toml
 from tests.datasets.sources.listed_copies import car_annotations
+from tests.faults.damage import memory_limit
 from tests.helpers import write_model
 
 PATH = Path("x.safetensors")
@@ -59,6 +63,12 @@ def test_a_damaged_key_of_the_checksum_is_no_file_from_elsewhere() -> None:
     whole = sealed({"scale": "0.2"}, "0" * 64)
     with pytest.raises(UserError, match="damaged"):
         unsealed(PATH, {"scale": "0.3", "tensors_sha257": whole[KEY]})
+
+
+def test_a_key_of_the_checksum_that_took_a_piece_of_it_away_too() -> None:
+    start, rest = sealed({"scale": "0.2"}, "0" * 64)[KEY][:20], sealed({"scale": "0.2"}, "0" * 64)[KEY][20:]
+    with pytest.raises(UserError, match="damaged"):
+        unsealed(PATH, {"scale": "0.3", f"tensors_sha25{rest}6": start})
 
 
 def test_a_flipped_bit_in_a_hyper_parameter(tmp_path: Path) -> None:
@@ -148,6 +158,25 @@ def test_a_configuration_with_a_strange_key(tmp_path: Path) -> None:
     path.write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"Cannot load 'local-dir:"):
         load_encoder(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\x7f", b"p2147483647\n"])
+def test_a_pickle_with_a_place_for_billions(put: bytes, tmp_path: Path) -> None:
+    (tmp_path / "batch").write_bytes(b"}" + put + b".")
+    with memory_limit(), pytest.raises(UserError, match=r"batch' is no whole pickle of plain data \(place 2147483647\)"):
+        read_plain_pickle(tmp_path / "batch")
+
+
+@pytest.mark.parametrize("name", ["", ".", "a/b", "a\nb"])
+def test_an_index_with_a_shard_of_a_strange_name(name: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {"a": name}})
+    with pytest.raises(UserError, match=r"index.json' names '.*' as a shard, which is no safetensors file"):
+        open_weights(str(tmp_path / "model.safetensors.index.json"))
+
+
+def test_a_name_too_long_for_a_file() -> None:
+    with pytest.raises(UserError, match="Unknown model 'aaa"):
+        resolve("a" * 300)
 
 
 def test_a_name_that_no_folder_can_have() -> None:
