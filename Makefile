@@ -1,7 +1,7 @@
 # make demo    the IIMM experiment in miniature, after setting everything up
 # make test    the tests, two to four at a time, after setting everything up
 # make faults  the long form of tests/faults: hundreds of kills, thousands of damaged files; a quarter of an hour
-# make bench   speed and memory against the plain way, and the README's table of them; ten minutes on two quiet cores
+# make bench   speed and memory against the plain way, and the README's table of them; a quarter of an hour on two quiet cores
 # make lint    ruff and types
 # Everything is installed into the active virtual environment, or into .venv when none is active. What is installed already
 # is not installed again: a stamp in the environment is as new as the requirements.

@@ -5,7 +5,7 @@
     python -m benchmarks --full                     # large sizes too, and the GPU
     python -m benchmarks --quick                    # small, to see that it works
 
-The default takes some ten minutes on two quiet cores (with 16 GB of memory free; with less, the plain way of TIES is left out),
+The default takes a quarter of an hour on two quiet cores (with 16 GB of memory free; with less, the plain way of TIES is left out),
 ``--full`` an hour; the numbers of ``--quick`` mean nothing.
 
 Results go to benchmarks/results/, under the name of the kind of machine: NAME.json with everything, NAME.md with the table. While

@@ -15,7 +15,7 @@ from pathlib import Path
 from common.errors import UserError
 
 KEY = "tensors_sha256"  # never shown to callers, so what is written is what is read
-_SEAL = re.compile(r"[0-9a-f]{24,}\+[0-9a-f]{24,}")  # or what damage leaves of one
+_SEAL = re.compile(r"[0-9a-f]{24,}\+[0-9a-f]{4,}|[0-9a-f]{4,}\+[0-9a-f]{24,}|[0-9a-f]{64}\+|\+[0-9a-f]{64}")  # or what damage leaves of one
 _EARLIER = re.compile(r"[0-9a-f]{64}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 import signal
@@ -14,11 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common import stages
-from common.errors import Interrupted, UserError, nearest
+from common.errors import Interrupted, UserError, nearest, of_file_system
 from common.help import HelpFormatter
-
-# What a file system says of a path that was asked for, wherever it is found out.
-NOT_OURS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ELOOP)
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,9 +104,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141  # 128 + SIGPIPE
     except OSError as error:
-        if error.errno not in NOT_OURS or not isinstance(error.filename, str):
+        if (mistake := of_file_system(error)) is None:
             raise
-        print(f"{program()}: error: Cannot use '{error.filename}': {error.strerror}.", file=sys.stderr)
+        print(f"{program()}: error: {mistake}", file=sys.stderr)
         status = 2
     finally:
         signal.signal(signal.SIGTERM, earlier)

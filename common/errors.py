@@ -8,6 +8,8 @@ clipscope and raises with its traceback.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Iterable
 
@@ -32,6 +34,17 @@ def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str | None:
     by_lower = {candidate.lower(): candidate for candidate in known}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=alike)
     return by_lower[found[0]] if found else None
+
+
+# What a file system says of a path that was asked for, wherever it is found out.
+_OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ELOOP)
+
+
+def of_file_system(error: OSError) -> UserError | None:
+    """The user's mistake that the error is, such as a path that is too long; None when it may be a defect."""
+    if error.errno not in _OF_A_PATH or not isinstance(error.filename, str | os.PathLike):
+        return None
+    return UserError(f"Cannot use '{os.fspath(error.filename)}': {error.strerror}.")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.memory import peak_mib, restart_peak
-from common.errors import UserError
+from common.errors import UserError, of_file_system
 from tests.faults.scale import count
 
 SECONDS = 30  # of one case, on a busy machine; a whole one takes milliseconds
@@ -114,10 +114,16 @@ class Reader:
             with time_limit(), memory_limit():
                 value = self.read(folder)
         except self.refusals as error:
-            one_sentence(str(error), self.names or tuple(Path(name).name.split(".")[0] for name in self.files))
-            return False
-        self.check(value)
-        return True
+            refused: Exception | None = error
+        except OSError as error:
+            refused = of_file_system(error)  # which every command tells in a sentence
+            if refused is None:
+                raise
+        else:
+            self.check(value)
+            return True
+        one_sentence(str(refused), self.names or tuple(Path(name).name.split(".")[0] for name in self.files))
+        return False
 
 
 def one_sentence(text: str, names: tuple[str, ...]) -> None:

@@ -65,8 +65,10 @@ def test_a_damaged_key_of_the_checksum_is_no_file_from_elsewhere() -> None:
         unsealed(PATH, {"scale": "0.3", "tensors_sha257": whole[KEY]})
 
 
-def test_a_key_of_the_checksum_that_took_a_piece_of_it_away_too() -> None:
-    start, rest = sealed({"scale": "0.2"}, "0" * 64)[KEY][:20], sealed({"scale": "0.2"}, "0" * 64)[KEY][20:]
+@pytest.mark.parametrize("at", [20, 60, 64, 65, 69, 100])
+def test_a_key_of_the_checksum_that_took_a_piece_of_it_away_too(at: int) -> None:
+    seal = sealed({"scale": "0.2"}, "0" * 64)[KEY]
+    start, rest = seal[:at], seal[at:]
     with pytest.raises(UserError, match="damaged"):
         unsealed(PATH, {"scale": "0.3", f"tensors_sha25{rest}6": start})
 
