@@ -14,6 +14,7 @@ import math
 import pickle
 import pickletools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,13 @@ from common.errors import UserError
 from datasets.decoding import reason
 from datasets.image_files import printable
 
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_LENGTHS = {  # of the number that says how long an argument is
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, np.generic)
 
 
@@ -48,9 +56,24 @@ def read_plain_pickle(path: Path) -> Any:
 
 def _check_places(data: bytes) -> None:
     """A ``ValueError`` when something is put into a place beyond the file's length: the unpickler takes memory for all places below it."""
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > len(data):
-            raise ValueError(f"place {argument}")
+    for place in _places(data):
+        if place > len(data):
+            raise ValueError(f"place {place}")
+
+
+def _places(data: bytes) -> Iterator[int]:
+    """Where a pickle puts what it may need again. :func:`pickletools.genops` knows too, but refuses some texts of Python 2."""
+    stream = io.BytesIO(data)
+    while (name := (opcode := _OPCODES[stream.read(1)]).name) != "STOP":
+        n = opcode.arg.n if opcode.arg else 0
+        if n == pickletools.UP_TO_NEWLINE:
+            argument = stream.readline()
+            if name in ("GLOBAL", "INST"):
+                stream.readline()
+        else:
+            argument = stream.read(n if n >= 0 else int.from_bytes(stream.read(_LENGTHS[n]), "little"))
+        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            yield int(argument) if name == "PUT" else int.from_bytes(argument, "little")
 
 
 class NotPlain(Exception):

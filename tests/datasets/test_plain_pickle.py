@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import pickle
+import pickletools
 import struct
 import zlib
 
@@ -281,3 +282,12 @@ def test_nested_too_deeply(tmp_path):
 def test_missing(tmp_path):
     with pytest.raises(UserError, match=r"Cannot read '.*absent.pkl': No such file"):
         read_plain_pickle(tmp_path / "absent.pkl")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "value", [GROUND_TRUTH, ARRAYS, {"long": 10**400, "bytes": b"b" * 300, "text": "é" * 300}, [[f"{n}"] for n in range(300)]]
+)
+def test_places_are_those_of_the_standard_library(value, protocol):
+    data, put = pickle.dumps(value, protocol), ("PUT", "BINPUT", "LONG_BINPUT")
+    assert list(plain_pickle._places(data)) == [place for opcode, place, _ in pickletools.genops(data) if opcode.name in put]
