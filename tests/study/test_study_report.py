@@ -5,9 +5,11 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from statistics import fmean
 from urllib.parse import unquote
 
 import pytest
+from scipy.stats import kendalltau
 
 from study.analysis import analyse
 from study.collect import collect
@@ -16,7 +18,7 @@ from study.report.html import to_html
 from study.report.markdown import escaped, to_markdown
 from study.study_figures import draw_all
 from study.study_report import write_report
-from tests.study.small_study import small_plan, write_cell, write_small_study
+from tests.study.small_study import accuracy_of, iimm_of, small_plan, write_cell, write_small_study
 
 TASKS = ("Cars", "DTD", "MNIST", "SVHN")
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -204,3 +206,19 @@ def test_blocks(tmp_path):
 )
 def test_markdown_escapes(text, expected):
     assert escaped(text) == expected
+
+
+def test_which_model_to_take_for_each_task(tmp_path):
+    """Tau over four models, between a measure and the accuracy after training, against SciPy."""
+    models, tasks = ("clip", "siglip", "coca", "eva02"), ("Cars", "DTD")
+    plan = small_plan(models=models, tuned_models=models, tasks=tasks, eval_tasks=tasks)
+    report(tmp_path, plan)
+    with (tmp_path / "tables" / "tau_models.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["measure"] == "iimm" and row["outcome"] == "accuracy after"]
+    assert sorted((row["task"], row["tuning"]) for row in rows) == [(task, tuning) for task in tasks for tuning in ("full", "lora")]
+    for row in rows:
+        after = [fmean(accuracy_of(model, row["tuning"], row["task"], seed, row["task"]) for seed in plan.seeds) for model in models]
+        expected = kendalltau([iimm_of(model, row["task"]) for model in models], after)
+        assert (float(row["tau"]), float(row["p"])) == (pytest.approx(expected.statistic), pytest.approx(expected.pvalue))
+        assert all((tmp_path / cell).is_file() for cell in row["cells"].split())
+        assert {cell.split("/")[-1].split("_")[0] for cell in row["cells"].split()} == set(models)
