@@ -2,6 +2,7 @@
 # make test    the tests, two to four at a time, after setting everything up
 # make faults  the long form of tests/faults: hundreds of kills, thousands of damaged files; a quarter of an hour
 # make bench   speed and memory against the plain way, and the README's table of them; a quarter of an hour on two quiet cores
+# make coverage  the tests again, and which lines none of them ran; half as long again
 # make lint    ruff and types
 # Everything is installed into the active virtual environment, or into .venv when none is active. What is installed already
 # is not installed again: a stamp in the environment is as new as the requirements.
@@ -11,7 +12,7 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.clipscope-installed
 INSTALLED_DEV := $(VENV)/.clipscope-installed-dev
 
-.PHONY: demo test faults bench lint format setup clean
+.PHONY: demo test faults bench coverage lint format setup clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -22,6 +23,9 @@ test: $(INSTALLED_DEV)
 
 faults: $(INSTALLED_DEV)
 	CLIPSCOPE_FAULTS=long $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal tests/faults
+
+coverage: $(INSTALLED_DEV)
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks
