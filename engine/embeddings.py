@@ -39,6 +39,7 @@ KEYS = (
 )
 TENSORS = {"image_embeddings": "F32", "text_embeddings": "F32", "labels": "I64"}
 DIGESTS = "sample_digests"  # uint8 [n, 32], of a part only
+READ_AT_ONCE = 1 << 24  # bytes
 UNTUNED = "none"  # the ``tuning`` of an encoder as it was published
 # Checksums are added on writing, verified and taken out on reading: neither format would notice a flipped bit.
 TENSORS_SHA256, IDS_SHA256 = KEY, "ids_sha256"
@@ -258,9 +259,23 @@ def _read_safetensors(path: Path, names: Collection[str] = (*TENSORS, DIGESTS)) 
             metadata = _unsealed(path, file.metadata() or {})
             types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
             _check_header(path, metadata, types)
-            return {name: file.get_tensor(name) for name in names if name in types}, metadata
+            return {name: _tensor(file, name) for name in names if name in types}, metadata
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{path}' is not a whole safetensors file ({error}); it is truncated or damaged, make it again.") from error
+
+
+def _tensor(file: Any, name: str) -> NDArray[Any]:
+    """A tensor, some rows at a time: read at once, it would be in memory twice for a moment."""
+    rows = file.get_slice(name)
+    shape = rows.get_shape()
+    if not shape or not shape[0]:
+        return np.asarray(file.get_tensor(name))
+    first = rows[:1]
+    step = max(1, READ_AT_ONCE // max(1, first.nbytes))
+    whole = np.empty(shape, first.dtype)
+    for start in range(0, shape[0], step):
+        whole[start : start + step] = rows[start : min(start + step, shape[0])]
+    return whole
 
 
 def _unsealed(path: Path, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -72,7 +72,7 @@ def embedding(folder: Path, part: int) -> Iterator[Series]:
     """From JPEG files to embeddings."""
     sizes = _parts((256, 512, 1_024), part)
     name, way = "get_embeddings", partial(ways.embed_way, folder)
-    yield Series(name, "N", sizes, "500 x 375 JPEG, tiny model, 1 process", partial(way, processes=0), "images", alone=True)
+    yield Series(name, "N", sizes, "500 x 375 JPEG, tiny model, 1 process", way, "images", alone=True)
     fixed = f"{sizes[-1]} JPEG files, tiny model"
     yield Series(name, "processes", (1, 2), fixed, partial(ways.torchrun_way, folder, sizes[-1]), "processes", repeats=1, alone=True)
 

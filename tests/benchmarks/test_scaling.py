@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def test_every_series_has_sizes_that_grow(quick: bool) -> None:
     for each in every_series(Path("nowhere"), quick):
         assert list(each.sizes) == sorted(set(each.sizes)), each.work
         assert len(each.sizes) > 1
+        signature(each.prepare).bind(**{each.varies: each.sizes[0]})  # which it is called with
 
 
 def test_the_page_is_renewed_between_its_marks_alone(tmp_path: Path) -> None:
