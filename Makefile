@@ -1,6 +1,6 @@
 # make demo    the IIMM experiment in miniature, after setting everything up
 # make test    the tests, two to four at a time, after setting everything up
-# make faults  the long form of tests/faults: hundreds of kills, thousands of damaged files; a quarter of an hour
+# make faults  the long form of tests/faults: hundreds of kills, tens of thousands of damaged files; eight minutes
 # make bench   speed and memory against the plain way, and the README's table of them; a quarter of an hour on two quiet cores
 # make coverage  the tests again, and which lines none of them ran; half as long again
 # make lint    ruff and types
