@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from benchmarks.memory import peak_mib, restart_peak
 from common.errors import UserError, of_file_system
-from tests.faults.scale import count
+from tests.faults.scale import SEED, count
 
 SECONDS = 30  # of one case, on a busy machine; a whole one takes milliseconds
 MEMORY = 1024  # MiB, of one case
@@ -184,7 +184,7 @@ def attack(reader: Reader, cases: int) -> int:
 
     @settings(
         max_examples=cases,
-        derandomize=True,
+        derandomize=not SEED,
         database=None,
         deadline=None,
         report_multiple_bugs=False,
@@ -201,5 +201,5 @@ def attack(reader: Reader, cases: int) -> int:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    read_damaged()
+    (seed(SEED)(read_damaged) if SEED else read_damaged)()
     return accepted

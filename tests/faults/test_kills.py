@@ -19,7 +19,7 @@ from tests.faults.commands import COMMANDS, Command, write_inputs, write_manifes
 from tests.faults.killing import Fault, Outcome, run_with
 from tests.faults.mounts import can_mount
 from tests.faults.results import Results, left_over, written
-from tests.faults.scale import count, times
+from tests.faults.scale import SEED, count, times
 from tests.helpers import Ended, run_here
 
 pytestmark = pytest.mark.usefixtures("every_step", "no_figures")
@@ -129,7 +129,7 @@ def check_whole(known: Known, found: Results, fault: Fault) -> None:
 
 def drawn(known: Known, name: str, number: int, sent: signal.Signals) -> Fault:
     """A moment: just before a touch of a file, and every other time any."""
-    moments = random.Random(f"{name} {number} {sent.name}")
+    moments = random.Random(f"{SEED}{name} {number} {sent.name}")
     if number % 2:
         return Fault(seconds=moments.uniform(0, known.seconds), sent=sent)
     return Fault(moments.randint(1, known.touches), sent=sent)
@@ -165,7 +165,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_nothing_half(world: World,
     """No file may grow beyond some size, and where root may mount one, a disk that is too small."""
     out = tmp_path / "out"
     known = whole(world, name, out)
-    sizes = random.Random(name)
+    sizes = random.Random(SEED + name)
     for number in range(FULL_DISKS):
         fault = Fault(largest=sizes.randrange(known.largest) if number else 0)
         refused(run(world, COMMANDS[name], out, fault), fault)
