@@ -25,6 +25,10 @@ class UserError(Exception):
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
+class CannotWrite(UserError):
+    """A file cannot be written, for want of space or of leave, whatever it is to hold."""
+
+
 class Interrupted(Exception):
     """A signal asked to stop; what was done is saved. The scripts print it and exit with status 75, "try again later"."""
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import CannotWrite, UserError
 from common.stages import stage, staged
 
 LOCK = "lock"  # in the folder of a file in the making
@@ -30,7 +30,7 @@ def ensure_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot create the output folder '{folder}': {error.strerror}.") from error
+        raise CannotWrite(f"Cannot create the output folder '{folder}': {error.strerror}.") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"The output folder '{folder}' is not writable.")
     return folder
@@ -136,8 +136,8 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    return UserError(f"Cannot write '{path}': {error.strerror or error}.")
+def _cannot_write(path: Path, error: OSError) -> CannotWrite:
+    return CannotWrite(f"Cannot write '{path}': {error.strerror or error}.")
 
 
 def _umask() -> int:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from common.checksums import KEY, sealed, unsealed
-from common.errors import UserError
+from common.errors import CannotWrite, UserError
 from common.files import read_json, replacing, write_json
 from common.provenance import now, versions
 from common.stages import staged
@@ -249,7 +249,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata
         try:
             save_file(dict(tensors), temporary, metadata)
         except SafetensorError as error:  # a full disk arrives as this, not as an OSError
-            raise UserError(f"Cannot write '{path}': {error}.") from error
+            raise CannotWrite(f"Cannot write '{path}': {error}.") from error
 
 
 def _read_safetensors(path: Path, names: Collection[str] = (*TENSORS, DIGESTS)) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.errors import UserError
+from common.errors import CannotWrite, UserError
 from common.files import ensure_folder
 from common.provenance import now, versions
 from datasets.registry import task_slug
@@ -88,9 +88,14 @@ def embeddings_files(runtime: Runtime, models: Sequence[str], request: TransferR
 
 
 def embeddings_file(runtime: Runtime, model: str, request: TransferRequest) -> EmbeddingsFile:
-    """The file of one model, found or made; a model that cannot be loaded, or cannot embed the task, says so in ``error``."""
+    """The file of one model, found or made; a model that cannot be loaded, or cannot embed the task, says so in ``error``.
+
+    Raises :class:`CannotWrite` when there is no room for it, which tells nothing of the model.
+    """
     try:
         return _found_or_made(runtime, model, request)
+    except CannotWrite:
+        raise
     except UserError as error:
         return EmbeddingsFile(model, error=str(error))
     except torch.OutOfMemoryError:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.checksums import sealed, unsealed
-from common.errors import UserError
+from common.errors import CannotWrite, UserError
 from common.files import replacing
 from common.stages import staged
 
@@ -55,7 +55,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         try:
             save_file(stored, temporary, metadata=header)
         except SafetensorError as error:  # a full disk arrives as this, not as an OSError
-            raise UserError(f"Cannot write '{path}': {error}.") from error
+            raise CannotWrite(f"Cannot write '{path}': {error}.") from error
 
 
 @staged("hash")

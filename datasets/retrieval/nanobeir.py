@@ -46,7 +46,10 @@ def _columns(repository: HubRepository, part: str, *columns: str) -> list[list[s
     for file in files:
         if lacking := set(columns) - set(open_parquet(file).schema_arrow.names):
             raise UserError(f"'{file}' has no column '{min(lacking)}'; it is not a file of NanoBEIR.")
-    return [read_texts(files, column).tolist() for column in columns]
+    read = [read_texts(files, column).tolist() for column in columns]
+    if len({len(column) for column in read}) > 1:
+        raise UserError(f"The columns {' and '.join(columns)} of '{files[0]}' do not have the same length; it is damaged, get it anew.")
+    return read
 
 
 def _positives(name: str, pairs: list[tuple[str, str]], queries: list[str], documents: list[str]) -> Lists:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import CannotWrite
 from datasets.registry import load_task, task_slug
 from engine import transfer
 from engine.embed import LoadOptions, embed_task
@@ -242,6 +243,17 @@ def test_a_model_that_does_not_fit_into_memory(narrow_model, ask, monkeypatch):
     monkeypatch.setattr(transfer, "embed_task", lambda *_: encode_image(None, None))
     with pytest.raises(torch.OutOfMemoryError):
         embeddings_file(SeveralProcesses(2), str(narrow_model), ask())
+
+
+def test_a_full_disk_is_nothing_that_a_row_says(narrow_model, ask, monkeypatch):
+    """It ends the run, which goes on when there is room; a row would stay."""
+
+    def full(*_):
+        raise CannotWrite("Cannot write 'x': No space left on device.")
+
+    monkeypatch.setattr(transfer, "save_embeddings", full)
+    with pytest.raises(CannotWrite, match="No space left"):
+        embeddings_file(start("cpu"), str(narrow_model), ask())
 
 
 def test_a_file_with_a_changed_number_is_reported(narrow_model, ask):

@@ -116,9 +116,11 @@ class Reader:
         except self.refusals as error:
             refused: Exception | None = error
         except OSError as error:
-            refused = of_file_system(error)  # which every command tells in a sentence
+            refused = of_file_system(error)  # which every command tells in a sentence; it names what a file calls for
             if refused is None:
                 raise
+            one_sentence(str(refused), (str(error.filename)[:50],))
+            return False
         else:
             self.check(value)
             return True

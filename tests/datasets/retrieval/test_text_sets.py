@@ -10,6 +10,7 @@ import pytest
 from sklearn.datasets import load_files
 
 from common.errors import UserError
+from datasets.retrieval import nanobeir
 from datasets.retrieval.newsgroups import QUERIES
 from datasets.retrieval.options import Options
 from datasets.retrieval.table import RETRIEVAL, load_retrieval
@@ -231,6 +232,15 @@ def test_numbers_as_ids(tmp_path):
 def test_parts_that_do_not_fit_together(tables, sentence, tmp_path):
     write_nano(tmp_path, **tables)
     with pytest.raises(UserError, match=sentence):
+        load_retrieval("NanoNFCorpus", data_dir=tmp_path)
+
+
+def test_columns_of_other_lengths(tmp_path, monkeypatch):
+    """As a flipped bit in a parquet file can make them."""
+    write_nano(tmp_path)
+    read = nanobeir.read_texts
+    monkeypatch.setattr(nanobeir, "read_texts", lambda files, column: read(files, column)[: 4 if column == "_id" else 2])
+    with pytest.raises(UserError, match=r"columns _id and text of '.*queries.*' do not have the same length; it is damaged"):
         load_retrieval("NanoNFCorpus", data_dir=tmp_path)
 
 
