@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import stat
 
@@ -12,6 +13,7 @@ import pytest
 
 from common.errors import UserError
 from common.files import (
+    LOCK,
     append_rows,
     check_appendable,
     ensure_folder,
@@ -158,6 +160,41 @@ def test_a_folder_that_was_taken_for_a_leftover_before_it_was_locked_is_made_aga
     write_text(tmp_path / "a.txt", "a")
     assert (tmp_path / "a.txt").read_text() == "a"
     assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
+
+
+def test_a_leftover_stays_locked_until_it_is_gone(tmp_path, monkeypatch):
+    """Else its writer, which has not locked it yet, could take it for its own and then lose it."""
+    left, real, held = tmp_path / ".a.txt.abcdefgh.tmp", shutil.rmtree, []
+    left.mkdir()
+
+    def rmtree(folder, **how):
+        with (folder / LOCK).open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(folder)
+        real(folder, **how)
+
+    monkeypatch.setattr("shutil.rmtree", rmtree)
+    remove_leftovers(tmp_path / "a.txt")
+    assert held == [left]
+    assert not left.exists()
+
+
+def test_the_lock_of_a_file_that_is_gone_gives_no_leave_to_remove(tmp_path, monkeypatch):
+    """The writer has made it again meanwhile, and works in the folder."""
+    left, real = tmp_path / ".a.txt.abcdefgh.tmp", fcntl.flock
+    left.mkdir()
+
+    def flock(handle, how):
+        monkeypatch.undo()
+        (left / LOCK).unlink()
+        (left / LOCK).touch()
+        real(handle, how)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    remove_leftovers(tmp_path / "a.txt")
+    assert left.exists()
 
 
 def test_a_full_disk_is_told_in_one_sentence(tmp_path):
