@@ -64,8 +64,8 @@ def _check_places(data: bytes) -> None:
 def _places(data: bytes) -> Iterator[int]:
     """Where a pickle puts what it may need again. :func:`pickletools.genops` knows too, but refuses some texts of Python 2."""
     stream = io.BytesIO(data)
-    while (name := (opcode := _OPCODES[stream.read(1)]).name) != "STOP":
-        n = opcode.arg.n if opcode.arg else 0
+    while (opcode := _OPCODES.get(stream.read(1))) and opcode.name != "STOP":  # the unpickler tells of an end without it
+        name, n = opcode.name, opcode.arg.n if opcode.arg else 0
         if n == pickletools.UP_TO_NEWLINE:
             argument = stream.readline()
             if name in ("GLOBAL", "INST"):

@@ -291,3 +291,9 @@ def test_missing(tmp_path):
 def test_places_are_those_of_the_standard_library(value, protocol):
     data, put = pickle.dumps(value, protocol), ("PUT", "BINPUT", "LONG_BINPUT")
     assert list(plain_pickle._places(data)) == [place for opcode, place, _ in pickletools.genops(data) if opcode.name in put]
+
+
+@pytest.mark.parametrize(("data", "reason"), [(b"", "Ran out of input"), (b"}q\x01U\x03ab", "pickle data was truncated")])
+def test_an_end_too_early_is_told_as_one(tmp_path, data, reason):
+    with pytest.raises(UserError, match=rf"file\.pkl' is no whole pickle of plain data \({reason}\); get it anew\."):
+        read(tmp_path, data)
